@@ -1,0 +1,1 @@
+"""Distributions that Pyro lacks, and the likelihoods of the stories."""

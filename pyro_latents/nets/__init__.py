@@ -1,0 +1,1 @@
+"""Networks: tensors to distribution parameters, with any number of leading dimensions."""
