@@ -1,0 +1,155 @@
+"""Variational families: conditional distributions `q(z | features)`, swappable in every guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pyro.distributions import (
+    Delta,
+    Distribution,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+)
+from torch import Tensor, nn
+
+from pyro_latents.distributions.flow import FlowDistribution, import_zuko
+
+# Added to every standard deviation, so that a density never becomes a spike that overflows.
+MIN_SCALE = 1e-6
+
+
+class Family(nn.Module):
+    """`q(z | features)`, the head of a guide.
+
+    Args:
+        in_dim: Size of the features.
+        event_dim: Size of the latent variable.
+
+    Implementing a family:
+        - create every parameter in the constructor, so that a fresh one loads a checkpoint;
+        - `forward` maps `*leading in_dim` to a distribution of batch shape `*leading` and event
+          shape `(event_dim,)`, for any leading dimensions;
+        - the distribution is reparameterised: gradients flow through its draws.
+    """
+
+    def __init__(self, in_dim: int, event_dim: int) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.event_dim = event_dim
+
+
+FamilyFactory = Callable[[int, int], Family]
+
+
+class MeanField(Family):
+    """A normal with diagonal covariance, the papers' own family."""
+
+    def __init__(self, in_dim: int, event_dim: int) -> None:
+        super().__init__(in_dim, event_dim)
+        self.head = nn.Linear(in_dim, 2 * event_dim)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Return `N(loc, diag(scale^2))` of event shape `(event_dim,)`."""
+        loc, log_scale = self.head(features).chunk(2, dim=-1)
+        return Normal(loc, log_scale.exp() + MIN_SCALE).to_event(1)
+
+
+class FullRank(Family):
+    """A normal with a full covariance, by its Cholesky factor: correlated coordinates."""
+
+    def __init__(self, in_dim: int, event_dim: int) -> None:
+        super().__init__(in_dim, event_dim)
+        self.head = nn.Linear(in_dim, 2 * event_dim + event_dim * (event_dim - 1) // 2)
+        rows, columns = torch.tril_indices(event_dim, event_dim, offset=-1)
+        self.register_buffer("_rows", rows, persistent=False)
+        self.register_buffer("_columns", columns, persistent=False)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Return `N(loc, L L^T)` of event shape `(event_dim,)`."""
+        d = self.event_dim
+        loc, log_scale, below = self.head(features).split([d, d, d * (d - 1) // 2], dim=-1)
+        scale_tril = torch.diag_embed(log_scale.exp() + MIN_SCALE)
+        scale_tril[..., self._rows, self._columns] = below
+        return MultivariateNormal(loc, scale_tril=scale_tril)
+
+
+class LowRank(Family):
+    """A normal whose covariance is diagonal plus low rank: correlations at a linear cost.
+
+    Args:
+        in_dim: Size of the features.
+        event_dim: Size of the latent variable.
+        rank: Rank of the covariance beside its diagonal.
+    """
+
+    def __init__(self, in_dim: int, event_dim: int, rank: int = 2) -> None:
+        super().__init__(in_dim, event_dim)
+        self.rank = rank
+        self.head = nn.Linear(in_dim, (2 + rank) * event_dim)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Return `N(loc, diag + W W^T)` of event shape `(event_dim,)`."""
+        d = self.event_dim
+        loc, log_scale, factor = self.head(features).split([d, d, self.rank * d], dim=-1)
+        factor = factor.unflatten(-1, (d, self.rank)) / self.rank
+        return LowRankMultivariateNormal(loc, factor, (2 * log_scale).exp() + MIN_SCALE)
+
+
+class PointMass(Family):
+    """A point, for maximum a posteriori estimates; its density is counted as one."""
+
+    def __init__(self, in_dim: int, event_dim: int) -> None:
+        super().__init__(in_dim, event_dim)
+        self.head = nn.Linear(in_dim, event_dim)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Return a unit point mass of event shape `(event_dim,)`."""
+        return Delta(self.head(features), event_dim=1)
+
+
+class Flow(Family):
+    """An inverse autoregressive flow: a posterior of any shape, fast to draw from.
+
+    The affine autoregressive transforms run from noise to the latent variable, so that a draw and
+    its density take one pass. They start as a mean-field normal's would: near the identity.
+
+    Args:
+        in_dim: Size of the features, the context of every transform.
+        event_dim: Size of the latent variable.
+        transforms: The number of autoregressive transforms.
+        hidden_dims: Sizes of the hidden layers of each.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        event_dim: int,
+        transforms: int = 2,
+        hidden_dims: tuple[int, ...] = (128, 128),
+    ) -> None:
+        super().__init__(in_dim, event_dim)
+        flow = import_zuko().flows.MAF(
+            event_dim,
+            context=in_dim,
+            transforms=transforms,
+            hidden_features=hidden_dims,
+            randperm=False,
+        )
+        flow.transform = flow.transform.inv
+        self.flow = flow
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Return the flow's distribution, of event shape `(event_dim,)`."""
+        return FlowDistribution(self.flow(features))
+
+
+# The names by which the command line and `zoo.recipe(guide=...)` know the families.
+FAMILIES: dict[str, FamilyFactory] = {
+    "mean-field": MeanField,
+    "full-rank": FullRank,
+    "low-rank": LowRank,
+    "delta": PointMass,
+    "flow": Flow,
+}

@@ -1,0 +1,68 @@
+"""Likelihoods: from a decoder's output to the distribution of an observation."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions import Bernoulli as PyroBernoulli
+from pyro.distributions import Distribution
+from pyro.distributions import Normal as PyroNormal
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+
+class GreyBernoulli(PyroBernoulli):
+    r"""A Bernoulli distribution that also scores grey pixels.
+
+    .. math:: \log p(x) = x \log \pi + (1 - x) \log (1 - \pi), \qquad x \in [0, 1]
+
+    On binary pixels this is the Bernoulli density; on grey ones it is the expected log-density of
+    a pixel that is binarised at random, the cross-entropy loss of the papers. It is no density on
+    [0, 1]: bounds are comparable between models with this likelihood only. Draws are binary.
+    """
+
+    support = constraints.unit_interval
+
+    def expand(
+        self, batch_shape: torch.Size, _instance: GreyBernoulli | None = None
+    ) -> GreyBernoulli:
+        """Expand as every distribution does, to this class."""
+        return super().expand(batch_shape, self._get_checked_instance(GreyBernoulli, _instance))
+
+
+class Likelihood(nn.Module):
+    """`p(x | output)`: maps a decoder's output to a distribution over observations.
+
+    Args:
+        event_dims: The number of dimensions of one observation, such as 3 for an image.
+    """
+
+    def __init__(self, event_dims: int = 3) -> None:
+        super().__init__()
+        self.event_dims = event_dims
+
+
+class Bernoulli(Likelihood):
+    """Independent pixels in [0, 1], binary or grey (`GreyBernoulli`); the outputs are logits."""
+
+    def forward(self, logits: Tensor) -> Distribution:
+        """Return the distribution whose event is the last `event_dims` dimensions."""
+        return GreyBernoulli(logits=logits).to_event(self.event_dims)
+
+
+class Normal(Likelihood):
+    """Independent normal elements with one fixed standard deviation; the outputs are means.
+
+    Args:
+        scale: The standard deviation of every element.
+        event_dims: The number of dimensions of one observation.
+    """
+
+    def __init__(self, scale: float = 1.0, event_dims: int = 3) -> None:
+        super().__init__(event_dims)
+        if scale <= 0:
+            raise ValueError(f"Normal expects a positive scale; got {scale}.")
+        self.scale = scale
+
+    def forward(self, loc: Tensor) -> Distribution:
+        """Return the distribution whose event is the last `event_dims` dimensions."""
+        return PyroNormal(loc, self.scale).to_event(self.event_dims)
