@@ -1,6 +1,6 @@
 """A data set in memory: one tensor of inputs, its labels, and what else is known of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,6 +74,19 @@ class Examples:
             y=None if self.y is None else change(self.y),
             extras={name: change(values) for name, values in self.extras.items()},
         )
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All data points of parts of one kind, one part after the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return replace(
+        first,
+        x=torch.cat([part.x for part in parts]),
+        y=None if first.y is None else torch.cat([part.y for part in parts if part.y is not None]),
+        extras={name: torch.cat([part.extras[name] for part in parts]) for name in first.extras},
+    )
 
 
 @dataclass(frozen=True)

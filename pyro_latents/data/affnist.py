@@ -1,0 +1,204 @@
+r"""affNIST: MNIST digits under random affine maps on a canvas of 40x40.
+
+The official files (Tieleman, University of Toronto, 2013) are read where they are present.
+Otherwise the set is made again from MNIST by what is known of the protocol, and its provenance
+says so: figures on it are not comparable with published ones without that remark.
+
+Each digit is rotated by :math:`a \sim U(-20, 20)` degrees, sheared by :math:`s \sim U(-0.2,
+0.2)`, scaled in x and y by factors log-uniform in [0.8, 1.25], and shifted. The official rule for
+the shift and the official interpolation are not known; here the shift is uniform among those that
+keep all ink on the canvas, and the interpolation is bilinear. Which training digits the official
+validation set is made of is not known either; here it is the last ones.
+"""
+
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_latents.data.affine import affine_matrix, centred_grid, move
+from pyro_latents.data.batches import mixed_seed
+from pyro_latents.data.examples import Examples, Splits, joined
+from pyro_latents.data.folders import held_out
+from pyro_latents.data.idx import NUM_CLASSES, as_images, idx_images
+from pyro_latents.data.rotated import in_chunks
+from pyro_latents.errors import UserError
+
+CANVAS = 40
+SHAPE = (1, CANVAS, CANVAS)
+MAX_ANGLE = math.radians(20)
+MAX_SHEAR = 0.2
+MAX_LOG_SCALE = math.log(1.25)
+OFFICIAL = "affNIST, official files"
+REGENERATED = "affNIST regenerated from MNIST (a stand-in, not the official files), seed {seed}"
+
+
+def affnist(
+    data_dir: Path,
+    validation: int = 10_000,
+    *,
+    versions: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Splits:
+    """The official affNIST under ``data_dir/affNIST``, or one made from ``data_dir/MNIST``.
+
+    Args:
+        data_dir: The root folder.
+        validation: How many of the 60,000 training digits, the last ones, are set apart. Where
+            the official files hold a validation set of their own, it is this that is used,
+            unless 0 joins it to the training set.
+        versions: Maps of every digit, 1 to 32.
+        seed: Of the regenerated maps.
+        device: Where the images are regenerated and stay.
+
+    Raises:
+        UserError: if a file is broken, if there is neither affNIST nor MNIST, or if a number is
+            out of range.
+    """
+    if not 1 <= versions <= 32:
+        raise UserError(f"affNIST has 1 to 32 versions of each digit; {versions} were asked for.")
+    folder = data_dir / "affNIST"
+    if folder.is_dir():
+        return official(folder, validation, versions=versions).to(device)
+    return regenerated(
+        idx_images("MNIST", data_dir, validation).to(device), versions=versions, seed=seed
+    )
+
+
+def regenerated(mnist: Splits, *, versions: int = 1, seed: int = 0) -> Splits:
+    """MNIST turned into affNIST, on the device of the digits.
+
+    The maps are kept as ``extras``: ``angle`` (radians, counter-clockwise), ``shear``, ``scale``
+    (x and y), ``translation`` (pixels, right and up) and ``digit``, the place of the digit in its
+    split of MNIST. All digits of one version come before those of the next.
+
+    Args:
+        mnist: The splits of MNIST.
+        versions: Maps of every digit.
+        seed: Of the maps; each split and version has its own draws, the same on every device.
+    """
+    parts = (mnist.train, mnist.validation, mnist.test)
+    train, validation, test = (
+        joined([_moved(part, seed, i, version) for version in range(versions)])
+        for i, part in enumerate(parts)
+    )
+    return replace(mnist, train=train, validation=validation, test=test)
+
+
+def official(folder: Path, validation: int = 10_000, *, versions: int = 1) -> Splits:
+    """The official files, unpacked: ``test_batches/1.mat`` and so on, one version in each.
+
+    The training images are in ``training_and_validation_batches``, or in ``training_batches`` and
+    ``validation_batches``.
+
+    Args:
+        folder: The folder that holds those folders.
+        validation: How many of the digits in ``training_and_validation_batches``, the last ones
+            of each version, are set apart.
+        versions: How many versions to read.
+
+    Raises:
+        UserError: if a file is missing or broken, or the validation set leaves nothing.
+    """
+    test = joined(_read_versions(folder / "test_batches", versions))
+    both = folder / "training_and_validation_batches"
+    if both.is_dir():
+        pages = _read_versions(both, versions)
+        counts = [held_out(len(page), validation, "affNIST") for page in pages]
+        trained = [page.take(slice(n)) for page, n in zip(pages, counts, strict=True)]
+        watched = [page.take(slice(n, None)) for page, n in zip(pages, counts, strict=True)]
+    else:
+        trained = _read_versions(folder / "training_batches", versions)
+        watched = _read_versions(folder / "validation_batches", versions)
+        if not validation:
+            trained, watched = trained + watched, [watched[0].take(slice(0))]
+    return Splits(joined(trained), joined(watched), test, NUM_CLASSES)
+
+
+def random_maps(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw the map of each image by the protocol.
+
+    Args:
+        images: Of shape `batch 1 height width`.
+        generator: The source of all randomness, on the CPU, so that the draws are the same
+            whatever device the images are on.
+
+    Returns:
+        ``angle`` and ``shear`` of shape `batch`, ``scale`` and ``translation`` of shape `batch 2`.
+    """
+    u = 2 * torch.rand(len(images), 6, generator=generator).to(images.device) - 1
+    angle, shear = MAX_ANGLE * u[:, 0], MAX_SHEAR * u[:, 1]
+    scale = (MAX_LOG_SCALE * u[:, 2:4]).exp()
+    box = in_chunks(_ink_box, images, affine_matrix(angle, shear, scale))
+    middle, half_width = box.chunk(2, dim=-1)
+    translation = u[:, 4:] * ((CANVAS - 1) / 2 - half_width) - middle
+    return {"angle": angle, "shear": shear, "scale": scale, "translation": translation}
+
+
+def _ink_box(images: Tensor, matrix: Tensor) -> Tensor:
+    """Middle and half width (x, y each) of the box around all moved ink, of shape `batch 4`."""
+    points = centred_grid(*images.shape[-2:], like=matrix) @ matrix.transpose(-1, -2)
+    ink = (images > 0).flatten(1).unsqueeze(-1)
+    # An image without ink has the box of a point in the middle.
+    nowhere = torch.where(ink.any(dim=1, keepdim=True), torch.inf, 0.0)
+    low = torch.where(ink, points, nowhere).amin(dim=1)
+    high = torch.where(ink, points, -nowhere).amax(dim=1)
+    return torch.cat([high + low, high - low], dim=-1) / 2
+
+
+def _moved(examples: Examples, seed: int, part: int, version: int) -> Examples:
+    generator = torch.Generator().manual_seed(mixed_seed(seed, part, version))
+    maps = random_maps(examples.x, generator)
+    matrix = affine_matrix(maps["angle"], maps["shear"], maps["scale"])
+    moved = in_chunks(
+        partial(move, size=(CANVAS, CANVAS)), examples.x, matrix, maps["translation"]
+    )
+    return Examples(
+        # The official images are bytes.
+        x=moved.mul_(255).round_().clamp_(0, 255).div_(255),
+        y=examples.y,
+        extras={**maps, "digit": torch.arange(len(examples), device=examples.device)},
+        provenance=REGENERATED.format(seed=seed),
+    )
+
+
+def _read_versions(folder: Path, versions: int) -> list[Examples]:
+    return [_read(folder / f"{version}.mat") for version in range(1, versions + 1)]
+
+
+def _read(path: Path) -> Examples:
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise UserError(
+            f"affNIST is incomplete: there is no {path}. Unpack the official archive of "
+            f"{path.parent.name} there, or rename {path.parents[1]} to regenerate it from MNIST."
+        )
+    # A damaged file makes the MATLAB reader fail in as many ways as there are kinds of damage.
+    try:
+        data = loadmat(path)["affNISTdata"][0, 0]
+        pixels = torch.from_numpy(np.ascontiguousarray(data["image"].T))
+        y = torch.from_numpy(data["label_int"].astype(np.int64).ravel())
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{path} cannot be read as a MATLAB file with a struct affNISTdata ({reason}). "
+            f"Delete it and unpack the official archive again."
+        ) from error
+    if pixels.dtype != torch.uint8 or pixels.shape != (len(y), CANVAS**2) or not len(y):
+        raise UserError(
+            f"{path} must hold {CANVAS**2}xN bytes of images and N labels; got "
+            f"{tuple(pixels.T.shape)} ({pixels.dtype}) and {len(y)} labels. "
+            f"Delete it and unpack the official archive again."
+        )
+    if not 0 <= int(y.min()) <= int(y.max()) < NUM_CLASSES:
+        raise UserError(
+            f"{path} has labels in {int(y.min())}..{int(y.max())}, outside 0..{NUM_CLASSES - 1}. "
+            f"Delete it and unpack the official archive again."
+        )
+    return Examples(as_images(pixels).reshape(-1, *SHAPE), y, provenance=OFFICIAL)
