@@ -1,0 +1,293 @@
+"""A recipe with its parts built, and the run it trains."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import nn
+
+from pyro_latents.data.batches import Batches, BatchMaker
+from pyro_latents.data.examples import Splits
+from pyro_latents.data.sources import load
+from pyro_latents.errors import UserError
+from pyro_latents.recipes.registry import settings_of
+from pyro_latents.recipes.settings import Settings
+from pyro_latents.training.fit import FitOptions, fit
+from pyro_latents.training.run_folder import RunFolder
+
+RECORDED_PACKAGES = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning", "numpy")
+
+
+class Recipe:
+    """A story on a data set, with a guide and a seed: its parts are plain Pyro objects.
+
+    Args:
+        name: The recipe's name.
+        settings: The hyper-parameters.
+        guide: The name of a guide of the story, or a guide: any callable with the model's
+            arguments and latent sites.
+        seed: Of the initial parameters, the batches and all draws.
+        data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
+        limit_train: Training points to use, None for all.
+
+    Raises:
+        UserError: if the story has no such guide.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        guide: str | Callable | None = None,
+        seed: int = 0,
+        data_dir: str | Path | None = None,
+        limit_train: int | None = None,
+    ) -> None:
+        guide = settings.guides[0] if guide is None else guide
+        if isinstance(guide, str) and guide not in settings.guides:
+            raise UserError(
+                f"{name} has no guide {guide!r}; its guides are {', '.join(settings.guides)}."
+            )
+        self.name = name
+        self.settings = settings
+        self.seed = seed
+        self.data_dir = data_dir
+        self.limit_train = limit_train
+        self._guide = guide
+
+    @property
+    def guide_name(self) -> str:
+        """The name of the guide; that of its class or function if the user gave a guide."""
+        if isinstance(self._guide, str):
+            return self._guide
+        return getattr(self._guide, "__name__", type(self._guide).__name__)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The data, loaded when first asked for."""
+        return load(
+            self.settings.data,
+            self.data_dir,
+            validation=self.settings.validation,
+            limit_train=self.limit_train,
+        )
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The generative model, with its initial parameters."""
+        with _seeded(self.seed):
+            return self.settings.build_model(lambda: self.splits)
+
+    @cached_property
+    def guide(self) -> Any:
+        """The guide, with its initial parameters."""
+        if not isinstance(self._guide, str):
+            return self._guide
+        with _seeded(self.seed + 1):
+            return self.settings.build_guide(self._guide, self.model)
+
+    @cached_property
+    def loss(self) -> ELBO:
+        """The objective, a sum over the data plate in nats."""
+        return self.settings.build_loss()
+
+    def batches(self, split: str = "train") -> BatchMaker:
+        """Return the maker of the batches of ``train``, ``validation`` or ``test``."""
+        return self.settings.build_batches(getattr(self.splits, split), self.splits)
+
+    def train(
+        self,
+        out: str | Path | None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        resume: bool = False,
+        **options: Any,
+    ) -> Run:
+        """Train and leave a run folder.
+
+        Args:
+            out: The folder; by default the first free one of ``runs/NAME``, ``runs/NAME-2``, ...
+            epochs: Passes over the data; those of the settings unless ``steps`` is given.
+            steps: Gradient steps, in the place of epochs.
+            resume: Whether to go on with the run in ``out``, exactly as if it had not stopped.
+            **options: Further `FitOptions`, such as ``devices``.
+
+        Raises:
+            UserError: if ``out`` holds something else, or training fails for a reason that the
+                user can mend.
+        """
+        if epochs is None and steps is None:
+            epochs = self.settings.epochs
+        fit_options = FitOptions(epochs=epochs, steps=steps, **options)
+        folder = RunFolder(out or _free_folder(self.name))
+        module = self.settings.training_module(self)
+        self._check_batch_size(fit_options.devices)
+        if resume and folder.config_path.exists():
+            self._check_same(folder.read_config(), folder)
+            folder.write_config(self.config(fit_options))
+        else:
+            folder.create(self.config(fit_options))
+        fit(
+            module,
+            self._build_batches,
+            folder,
+            fit_options,
+            resume=resume,
+            gradient_clip=self.settings.gradient_clip,
+            patience=self.settings.patience,
+        )
+        return Run(folder.path)
+
+    def config(self, options: FitOptions) -> dict[str, Any]:
+        """Return what `Run` needs to build this recipe again, and what was installed."""
+        return {
+            "recipe": self.name,
+            "guide": self.guide_name,
+            "seed": self.seed,
+            "data_dir": None if self.data_dir is None else str(Path(self.data_dir).resolve()),
+            "limit_train": self.limit_train,
+            "settings": asdict(self.settings),
+            "training": options.as_dict(),
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version(package) for package in RECORDED_PACKAGES},
+            },
+        }
+
+    def _build_batches(
+        self, split: str, device: torch.device, rank: int, world_size: int
+    ) -> Batches | None:
+        examples = getattr(self.splits, split)
+        if not len(examples):
+            return None
+        maker = self.settings.build_batches(examples.to(device), self.splits.to(device))
+        return Batches(
+            maker,
+            self.settings.batch_size,
+            seed=self.seed,
+            shuffle=split == "train",
+            # A smaller last batch would weigh its data points more than the others do.
+            drop_last=split == "train" and len(examples) >= self.settings.batch_size,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def _check_batch_size(self, devices: int) -> None:
+        if self.settings.batch_size % devices:
+            raise UserError(
+                f"--batch-size {self.settings.batch_size} cannot be shared by {devices} devices: "
+                f"give a multiple of {devices}."
+            )
+
+    def _check_same(self, config: dict[str, Any], folder: RunFolder) -> None:
+        """Raise if the run in the folder is of another recipe: its parameters would not fit."""
+        mine = self.config(FitOptions(epochs=1))
+        theirs = {**config, **config.get("settings", {})}
+        ours = {**mine, **mine["settings"]}
+        # A run may be resumed for more epochs, and elsewhere.
+        free = {"settings", "epochs", "data_dir", "training", "versions"}
+        for key in ours.keys() - free:
+            if theirs.get(key) != ours[key]:
+                raise UserError(
+                    f"{folder.path} was trained with {key} {theirs.get(key)}, not {ours[key]}: "
+                    "resume with the same options, or give another --out."
+                )
+
+
+class Run:
+    """A trained recipe on disk.
+
+    Args:
+        path: The folder that `Recipe.train` wrote.
+
+    Raises:
+        UserError: if the folder is not a run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = RunFolder(path)
+        self.path = self.folder.path
+        self.config = self.folder.read_config()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured of the run so far."""
+        return self.folder.read_metrics()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with its trained parameters.
+
+        Raises:
+            UserError: if there is no checkpoint, it is damaged, or does not fit the recipe.
+        """
+        weights = self.folder.read_weights()
+        kind = type(settings_of(self.config["recipe"]))
+        settings = self.config["settings"]
+        recipe = Recipe(
+            self.config["recipe"],
+            kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}),
+            guide=self.config["guide"],
+            seed=self.config["seed"],
+            data_dir=self.config["data_dir"],
+            limit_train=self.config["limit_train"],
+        )
+        try:
+            recipe.settings.training_module(recipe).load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(
+                f"the checkpoint in {self.path} does not fit the recipe {recipe.name}: it was "
+                "written by another version of it; train the run anew."
+            ) from error
+        return recipe
+
+    def evaluate(
+        self, *, particles: int = 1000, limit_test: int | None = None
+    ) -> dict[str, float]:
+        """Measure the run on test data and add the figures to ``metrics.json``.
+
+        Args:
+            particles: Importance samples for each data point's marginal likelihood.
+            limit_test: Test points to use, None for all.
+        """
+        if particles < 1:
+            raise UserError(f"--particles must be at least 1; got {particles}.")
+        if limit_test is not None and limit_test < 1:
+            raise UserError(f"--limit-test must be at least 1; got {limit_test}.")
+        recipe = self.recipe
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        recipe.model.to(device)
+        recipe.guide.to(device)
+        splits = recipe.splits.to(device)
+        test = splits.test.take(slice(limit_test))
+        batches = recipe.settings.build_batches(test, splits)
+        metrics = recipe.settings.metrics(recipe, batches, particles)
+        self.folder.add_metrics({"test_points": len(test), **metrics})
+        return self.metrics
+
+
+def _free_folder(name: str) -> Path:
+    """The first of ``runs/NAME``, ``runs/NAME-2``, ... that is not there."""
+    path, number = Path("runs") / name, 2
+    while path.exists():
+        path, number = Path("runs") / f"{name}-{number}", number + 1
+    return path
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Run with torch's generator at a seed, and put its state back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,235 @@
+"""From a module and its batches to a trained run folder, by Lightning's trainer."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.progress import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from pyro_latents.data.batches import Batches
+from pyro_latents.errors import UserError
+from pyro_latents.files import write_atomically
+from pyro_latents.training.history import History
+from pyro_latents.training.run_folder import RunFolder, read_checkpoint
+
+# Steps between two checkpoints at least, so that saving stays a small part of short epochs.
+MIN_STEPS_BETWEEN_CHECKPOINTS = 100
+
+# Builds the batches of "train" or "validation" on a device, for one rank of several.
+BatchesFactory = Callable[[str, torch.device, int, int], Batches | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How long and on what to train.
+
+    Args:
+        epochs: Passes over the training data; None leaves it to ``steps``.
+        steps: Gradient steps; None leaves it to ``epochs``.
+        devices: Number of devices, each with its share of every batch.
+        accelerator: Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``.
+        precision: Lightning's name of the number format, such as ``32-true``.
+        tensorboard: Whether to write TensorBoard's event files as well.
+        progress: Whether to show a progress bar.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    devices: int = 1
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "devices"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1; got {value}.")
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError("give either --epochs or --steps.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options by name, for the configuration of a run."""
+        return asdict(self)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are renamed into place, and read without unpickling arbitrary objects."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint beside its place and rename it."""
+        write_atomically(path, lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint; a damaged one is a `UserError`."""
+        return read_checkpoint(Path(path), map_location)
+
+
+class _Batches(Callback):
+    """Hands each epoch its batches, from the middle on where a run stopped there."""
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        # Lightning counts the batches of the latest epoch until the next one has begun.
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        batches = trainer.train_dataloader
+        batches.set_epoch(trainer.current_epoch, start=done % len(batches))
+
+
+class _ProgressBar(TQDMProgressBar):
+    """Lightning's bar with the loss, read rarely since reading it waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+        self._loss: float | None = None
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, Any]:
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown if self._loss is None else {"loss": f"{self._loss:.2f}", **shown}
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if (batch_idx + 1) % self.refresh_rate == 0:
+            self._loss = outputs["loss"].item()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+class _Data(lightning.LightningDataModule):
+    """Builds the batches where Lightning has placed the model."""
+
+    def __init__(self, build: BatchesFactory) -> None:
+        super().__init__()
+        self._build = build
+
+    def train_dataloader(self) -> Batches:
+        batches = self._batches("train")
+        assert batches is not None
+        return batches
+
+    def val_dataloader(self) -> Batches | list:
+        return self._batches("validation") or []
+
+    def _batches(self, split: str) -> Batches | None:
+        trainer = self.trainer
+        assert trainer is not None
+        device = trainer.strategy.root_device
+        return self._build(split, device, trainer.global_rank, trainer.world_size)
+
+
+def fit(
+    module: lightning.LightningModule,
+    build_batches: BatchesFactory,
+    folder: RunFolder,
+    options: FitOptions,
+    *,
+    resume: bool = False,
+    gradient_clip: float = 0.0,
+    patience: int = 0,
+) -> None:
+    """Train a module and leave its checkpoint and history in the folder.
+
+    Args:
+        module: The Lightning module, such as `SVIModule`.
+        build_batches: Builds the batches of a split on a device, for a rank.
+        folder: The run folder, with its configuration written.
+        options: How long and on what.
+        resume: Whether to go on from the checkpoint in the folder.
+        gradient_clip: Largest norm of the gradient; 0 for no limit.
+        patience: Epochs without a better validation loss before training stops; 0 for never.
+
+    Raises:
+        UserError: if a loss is not finite, or a checkpoint to resume from is damaged.
+    """
+    checkpoint = folder.checkpoint_path if resume and folder.checkpoint_path.exists() else None
+    steps_per_epoch = len(build_batches("train", torch.device("cpu"), 0, 1))
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            precision=options.precision,
+            max_epochs=options.epochs if options.steps is None else -1,
+            max_steps=options.steps or -1,
+            gradient_clip_val=gradient_clip or None,
+            callbacks=_callbacks(folder, options, steps_per_epoch, patience),
+            logger=TensorBoardLogger(folder.path, "tensorboard", "")
+            if options.tensorboard
+            else False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=folder.path,
+            num_sanity_val_steps=0,
+            log_every_n_steps=50,
+            enable_model_summary=False,
+            enable_progress_bar=options.progress,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, datamodule=_Data(build_batches), ckpt_path=checkpoint)
+        trainer.save_checkpoint(folder.checkpoint_path)
+
+
+def _callbacks(
+    folder: RunFolder, options: FitOptions, steps_per_epoch: int, patience: int
+) -> list[Callback]:
+    callbacks: list[Callback] = [
+        _Batches(),
+        History(folder.history_path),
+        ModelCheckpoint(
+            folder.path,
+            filename=folder.checkpoint_path.stem,
+            every_n_epochs=-(-MIN_STEPS_BETWEEN_CHECKPOINTS // steps_per_epoch),
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if options.progress:
+        callbacks.append(_ProgressBar())
+    if patience:
+        callbacks += [
+            EarlyStopping("validation_loss", patience=patience),
+            ModelCheckpoint(
+                folder.path,
+                filename=folder.best_path.stem,
+                monitor="validation_loss",
+                enable_version_counter=False,
+            ),
+        ]
+    return callbacks
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notices about hardware and unused features from the user's screen."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)

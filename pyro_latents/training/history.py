@@ -1,0 +1,89 @@
+"""One row of measurements an epoch."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Callback
+from torch import Tensor
+
+from pyro_latents.files import write_text
+
+COLUMNS = ("epoch", "step", "loss", "validation_loss", "learning_rate", "seconds")
+
+
+class History(Callback):
+    """Keeps the mean loss of each epoch in the checkpoint, and writes it as a table.
+
+    The rows are a part of the checkpoint, so that the table of a resumed run is that of a run
+    which never stopped, seconds apart. Losses are in nats per data point.
+
+    Args:
+        path: The CSV file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float | int | None]] = []
+        self._total: Tensor | None = None
+        self._steps = 0
+        self._began = 0.0
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begin the sums of an epoch."""
+        self._total, self._steps, self._began = None, 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add the loss of a step, on its device."""
+        loss = outputs["loss"].detach()
+        self._total = loss if self._total is None else self._total + loss
+        self._steps += 1
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Add the row of the epoch and write the table."""
+        assert self._total is not None
+        mean = trainer.strategy.reduce(self._total / self._steps, reduce_op="mean")
+        validation = trainer.callback_metrics.get("validation_loss")
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "loss": mean.item() if isinstance(mean, torch.Tensor) else mean,
+                "validation_loss": None if validation is None else validation.item(),
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                "seconds": round(time.perf_counter() - self._began, 3),
+            }
+        )
+        if trainer.is_global_zero:
+            self.write()
+
+    def write(self) -> None:
+        """Write the table, whole."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows of a checkpoint."""
+        self.rows = list(state_dict["rows"])

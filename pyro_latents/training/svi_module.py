@@ -1,0 +1,88 @@
+"""The Lightning module around `loss(model, guide)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pyro_latents.data.batches import mixed_seed
+from pyro_latents.errors import UserError
+from pyro_latents.parameters import local_parameters
+from pyro_latents.training.non_finite import first_non_finite_site
+
+Batch = tuple[Tensor, ...]
+OptimizerFactory = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
+
+VALIDATION = -1
+
+
+class SVIModule(lightning.LightningModule):
+    """One gradient step of SVI, with the parameters of this model and guide only.
+
+    The random state of a step is a function of the seed, the step and the rank, and nothing else:
+    a resumed run draws what an uninterrupted one would have drawn.
+
+    Args:
+        model: The generative model.
+        guide: Its guide, with the same arguments.
+        elbo: The objective; its loss is a sum over the data plate.
+        build_optimizer: Returns the optimiser, and a schedule that steps each epoch or None.
+        seed: Of the draws of model and guide.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        elbo: ELBO,
+        build_optimizer: OptimizerFactory,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.elbo = elbo(model, guide)
+        self.seed = seed
+        self._build_optimizer = build_optimizer
+
+    def configure_optimizers(self) -> Any:
+        """Hand the optimiser and its schedule to Lightning."""
+        optimizer, schedule = self._build_optimizer(self.elbo)
+        return optimizer if schedule is None else ([optimizer], [schedule])
+
+    def loss(self, batch: Batch, *seeds: int) -> Tensor:
+        """Return the loss in nats per data point, with the random state of these seeds.
+
+        Raises:
+            UserError: if it is not finite; the message names the site where that began.
+        """
+        torch.manual_seed(mixed_seed(self.seed, *seeds))
+        with local_parameters(self.elbo.model, self.elbo.guide):
+            loss = self.elbo(*batch) / len(batch[0])
+        if not torch.isfinite(loss):
+            raise UserError(self._non_finite_message(loss, batch, *seeds))
+        return loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a training batch, in nats per data point."""
+        return self.loss(batch, self.global_step, self.global_rank)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss on the validation data, with the same draws at every epoch."""
+        loss = self.loss(batch, VALIDATION, batch_idx, self.global_rank)
+        self.log("validation_loss", loss, batch_size=len(batch[0]), sync_dist=True)
+
+    def _non_finite_message(self, loss: Tensor, batch: Batch, *seeds: int) -> str:
+        torch.manual_seed(mixed_seed(self.seed, *seeds))
+        with local_parameters(self.elbo.model, self.elbo.guide):
+            site = first_non_finite_site(self.elbo.model, self.elbo.guide, batch)
+        return (
+            f"the loss is {loss.item()} at step {self.global_step}: {site}. "
+            "Lower --learning-rate or set --gradient-clip."
+        )
