@@ -191,7 +191,7 @@ def _add_settings(parser: ArgumentParser, settings: Any) -> list[str]:
 def _last_row(history: Any) -> str:
     header, *rows = history.read_text().splitlines()
     row = dict(zip(header.split(","), rows[-1].split(","), strict=True))
-    text = f"epoch {int(row['epoch']) + 1}, step {row['step']}, loss {float(row['loss']):.2f}"
+    text = f"epoch {row['epoch']}, step {row['step']}, loss {float(row['loss']):.2f}"
     if row["validation_loss"]:
         text += f", validation loss {float(row['validation_loss']):.2f} nats"
     return text

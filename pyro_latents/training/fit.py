@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pyro_latents.data.batches import Batches
 from pyro_latents.errors import UserError
 from pyro_latents.files import write_atomically
-from pyro_latents.training.history import History
+from pyro_latents.training.history import History, batches_done
 from pyro_latents.training.run_folder import RunFolder, read_checkpoint
 
 # Steps between two checkpoints at least, so that saving stays a small part of short epochs.
@@ -87,10 +87,10 @@ class _Batches(Callback):
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        # Lightning counts the batches of the latest epoch until the next one has begun.
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        # Lightning begins a new epoch where a run stopped within one; the data do not.
         batches = trainer.train_dataloader
-        batches.set_epoch(trainer.current_epoch, start=done % len(batches))
+        epoch, start = divmod(batches_done(trainer), len(batches))
+        batches.set_epoch(epoch, start)
 
 
 class _ProgressBar(TQDMProgressBar):

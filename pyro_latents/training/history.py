@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning import Callback
 from torch import Tensor
 
 from pyro_latents.files import write_text
 
 COLUMNS = ("epoch", "step", "loss", "validation_loss", "learning_rate", "seconds")
+
+
+def batches_done(trainer: lightning.Trainer) -> int:
+    """Training batches since the beginning of the run, those before a resumption included."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
 
 class History(Callback):
@@ -36,8 +40,12 @@ class History(Callback):
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Begin the sums of an epoch."""
-        self._total, self._steps, self._began = None, 0, time.perf_counter()
+        """Begin the sums of an epoch, or go on with those of one that was cut."""
+        self._began = time.perf_counter()
+        if batches_done(trainer) % len(trainer.train_dataloader) == 0:
+            self._total, self._steps = None, 0
+        else:
+            self._began -= self.rows.pop()["seconds"] or 0.0
 
     def on_train_batch_end(
         self,
@@ -49,7 +57,7 @@ class History(Callback):
     ) -> None:
         """Add the loss of a step, on its device."""
         loss = outputs["loss"].detach()
-        self._total = loss if self._total is None else self._total + loss
+        self._total = loss if self._total is None else self._total.to(loss.device) + loss
         self._steps += 1
 
     def on_train_epoch_end(
@@ -58,12 +66,14 @@ class History(Callback):
         """Add the row of the epoch and write the table."""
         assert self._total is not None
         mean = trainer.strategy.reduce(self._total / self._steps, reduce_op="mean")
-        validation = trainer.callback_metrics.get("validation_loss")
+        done, batches = batches_done(trainer), len(trainer.train_dataloader)
+        # An epoch that is cut has no validation of its own, only that of the one before.
+        validation = None if done % batches else trainer.callback_metrics.get("validation_loss")
         self.rows.append(
             {
-                "epoch": trainer.current_epoch,
-                "step": trainer.global_step,
-                "loss": mean.item() if isinstance(mean, torch.Tensor) else mean,
+                "epoch": (done - 1) // batches + 1,
+                "step": done,
+                "loss": mean.item(),
                 "validation_loss": None if validation is None else validation.item(),
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(time.perf_counter() - self._began, 3),
@@ -81,9 +91,10 @@ class History(Callback):
         write_text(self.path, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows, for the checkpoint."""
-        return {"rows": self.rows}
+        """Return the rows and the sums of the latest epoch, for the checkpoint."""
+        return {"rows": self.rows, "total": self._total, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
+        self._total, self._steps = state_dict["total"], state_dict["steps"]

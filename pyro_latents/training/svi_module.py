@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.errors import UserError
 from pyro_latents.parameters import local_parameters
+from pyro_latents.training.history import batches_done
 from pyro_latents.training.non_finite import first_non_finite_site
 
 Batch = tuple[Tensor, ...]
@@ -77,6 +78,11 @@ class SVIModule(lightning.LightningModule):
         """Log the loss on the validation data, with the same draws at every epoch."""
         loss = self.loss(batch, VALIDATION, batch_idx, self.global_rank)
         self.log("validation_loss", loss, batch_size=len(batch[0]), sync_dist=True)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule at the end of an epoch, and not where a run is cut within one."""
+        if batches_done(self.trainer) % len(self.trainer.train_dataloader) == 0:
+            scheduler.step()
 
     def _non_finite_message(self, loss: Tensor, batch: Batch, *seeds: int) -> str:
         torch.manual_seed(mixed_seed(self.seed, *seeds))
