@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from docstring_parser import parse as parse_docstring
@@ -20,6 +21,7 @@ COMMANDS = {
     "list": "show the recipes: story, data, guides, paper",
     "train": "train a recipe into a run folder",
     "evaluate": "measure a run on test data",
+    "reproduce": "run a table or figure of one of the papers",
 }
 
 
@@ -166,6 +168,30 @@ def _evaluate(arguments: list[str]) -> None:
             else f"{name:<{width}}  {value}"
         )
     print(f"written to {run.folder.metrics_path}")
+
+
+def _reproduce(arguments: list[str]) -> None:
+    parser = Parser(prog="pyro-latents reproduce", description=COMMANDS["reproduce"])
+    parser.add_argument("table", nargs="?", help="its name; without one, all are listed")
+    parser.add_argument("--budget", default="quick", help="quick (minutes) or paper")
+    parser.add_argument("--data", type=str | None, help="another data set than the paper's")
+    parser.add_argument("--data-dir", type=str | None, help="folder of the data sets")
+    parser.add_argument(
+        "--out", type=str | None, help="folder to write to (default: results/TABLE)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    given = parser.parse_args(arguments)
+    from pyro_latents.reproduce.experiment import Context, experiments, reproduce
+
+    if given.table is None:
+        for name, experiment in experiments().items():
+            print(f"{name:<24}  {experiment.summary}")
+        return
+    out = Path(given.out or Path("results") / given.table)
+    context = Context(given.budget, out, given.data, given.data_dir, given.seed)
+    result = reproduce(given.table, context)
+    print(result.as_markdown())
+    print(f"written to {out / given.table}.json")
 
 
 def _add_settings(parser: ArgumentParser, settings: Any) -> list[str]:
