@@ -1,5 +1,6 @@
 """Objectives: `pyro.infer.ELBO` subclasses for any model and guide."""
 
 from pyro_latents.losses.differentiable import DifferentiableELBO
+from pyro_latents.losses.mmd import TraceMMD_ELBO
 
-__all__ = ["DifferentiableELBO"]
+__all__ = ["DifferentiableELBO", "TraceMMD_ELBO"]
