@@ -176,9 +176,7 @@ def _reproduce(arguments: list[str]) -> None:
     parser.add_argument("--budget", default="quick", help="quick (minutes) or paper")
     parser.add_argument("--data", type=str | None, help="another data set than the paper's")
     parser.add_argument("--data-dir", type=str | None, help="folder of the data sets")
-    parser.add_argument(
-        "--out", type=str | None, help="folder to write to (default: results/TABLE)"
-    )
+    parser.add_argument("--out", type=str | None, help="folder to write (default: results/TABLE)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     given = parser.parse_args(arguments)
     from pyro_latents.reproduce.experiment import Context, experiments, reproduce

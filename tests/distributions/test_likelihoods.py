@@ -1,0 +1,31 @@
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from pyro_latents.distributions.likelihoods import Bernoulli, GreyBernoulli, Normal
+
+
+def test_grey_pixels_score_as_cross_entropy():
+    logits, x = torch.randn(4, 1, 3, 3), torch.rand(4, 1, 3, 3)
+    expected = -binary_cross_entropy_with_logits(logits, x, reduction="none").sum((1, 2, 3))
+    torch.testing.assert_close(Bernoulli()(logits).log_prob(x), expected)
+
+
+def test_pixels_outside_of_the_unit_interval_are_refused():
+    with pytest.raises(ValueError, match="support"):
+        Bernoulli()(torch.zeros(1, 1, 2, 2)).log_prob(torch.full((1, 1, 2, 2), 255.0))
+
+
+def test_draws_are_binary_and_expanding_keeps_the_support():
+    distribution = GreyBernoulli(logits=torch.zeros(3)).expand([50, 3])
+    assert set(distribution.sample().unique().tolist()) == {0.0, 1.0}
+    distribution.log_prob(torch.full((50, 3), 0.5))
+
+
+def test_normal_refuses_a_scale_of_zero():
+    with pytest.raises(ValueError, match=r"positive scale; got 0\.0"):
+        Normal(0.0)
+
+
+def test_event_dims_make_the_event():
+    assert Normal(0.1, event_dims=1)(torch.zeros(4, 20)).event_shape == (20,)

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
+from torch.distributions import Distribution
+
+from pyro_latents.distributions.flow import import_zuko
+from pyro_latents.guides.amortised import Amortised
+from pyro_latents.guides.families import FAMILIES, FullRank, LowRank
+from pyro_latents.models.vae import VAE
+from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
+from pyro_latents.parameters import local_parameters
+
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture(params=FAMILIES)
+def pair(request):
+    model = VAE(DenseDecoder(3, SHAPE, [8]), z_dim=3)
+    guide = Amortised(DenseEncoder(SHAPE, [8]), z=FAMILIES[request.param](8, 3))
+    with local_parameters(model, guide):
+        yield model, guide
+
+
+@pytest.mark.parametrize(
+    "elbo",
+    [
+        Trace_ELBO(),
+        TraceMeanField_ELBO(),
+        Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+    ],
+    ids=["sampled", "analytic", "vectorised"],
+)
+def test_every_parameter_gets_a_gradient(pair, elbo):
+    elbo(*pair)(torch.rand(5, *SHAPE)).backward()
+    for module in pair:
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_it_works_in_predictive(pair):
+    model, guide = pair
+    x = torch.rand(5, *SHAPE)
+    for parallel in (False, True):
+        predictive = Predictive(
+            poutine.uncondition(model), guide=guide, num_samples=4, parallel=parallel
+        )
+        draws = predictive(x)
+        assert draws["z"].shape == (4, 5, 3)
+        assert draws["x"].shape == (4, 5, *SHAPE)
+        assert not torch.equal(draws["x"][0], x)
+
+
+def test_a_fresh_guide_loads_a_saved_one(pair):
+    _, guide = pair
+    fresh = Amortised(DenseEncoder(SHAPE, [8]), z=type(guide.families["z"])(8, 3))
+    fresh.load_state_dict(guide.state_dict())
+    x = torch.rand(5, *SHAPE)
+    draws = []
+    for each in (guide, fresh):
+        torch.manual_seed(1)
+        draws.append(each(x)["z"])
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("family", [FullRank, LowRank])
+def test_the_covariance_is_not_diagonal(family):
+    covariance = family(8, 3)(torch.randn(8)).covariance_matrix
+    assert (covariance - covariance.diag().diag()).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_draw_scores_as_its_copy_does(name):
+    distribution = FAMILIES[name](8, 3)(torch.randn(5, 8))
+    value = distribution.rsample()
+    torch.testing.assert_close(
+        distribution.log_prob(value), distribution.log_prob(value.clone()), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_importing_zuko_keeps_validation_on():
+    Distribution.set_default_validate_args(True)
+    import_zuko()
+    assert Distribution._validate_args

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
+from pyro_latents.nets.leading import over_leading
+from pyro_latents.nets.mlp import MLP, DenseDecoder, DenseEncoder
+
+NETWORKS = {
+    "conv encoder": (ConvEncoder(), (1, 28, 28), (128,)),
+    "conv decoder": (ConvDecoder(10), (10,), (1, 28, 28)),
+    "dense encoder": (DenseEncoder((1, 8, 8)), (1, 8, 8), (256,)),
+    "dense decoder": (DenseDecoder(3, (2, 8, 8)), (3,), (2, 8, 8)),
+    "mlp": (MLP(4, [8, 8], 2), (4,), (2,)),
+}
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 5), (3, 2, 5)], ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_leading_dimensions_are_accepted(name, leading):
+    network, event_in, event_out = NETWORKS[name]
+    x = torch.randn(*leading, *event_in)
+    out = network(x)
+    assert out.shape == (*leading, *event_out)
+    flat = network(x.reshape(-1, *event_in)).reshape(out.shape)
+    torch.testing.assert_close(out, flat)
+
+
+def test_over_leading_sees_one_batch_dimension():
+    seen = []
+    over_leading(lambda x: seen.append(x.shape) or x, torch.zeros(2, 3, 4, 5), event_dims=2)
+    assert seen == [(6, 4, 5)]
+
+
+def test_an_mlp_without_hidden_layers_is_linear():
+    assert len(MLP(4, [], 2)) == 1

@@ -1,0 +1,70 @@
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
+
+from pyro_latents import SVI
+from pyro_latents.guides.amortised import Amortised
+from pyro_latents.guides.families import MeanField
+from pyro_latents.models.vae import VAE
+from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
+from pyro_latents.parameters import local_parameters
+
+SHAPE = (1, 4, 4)
+
+
+def build():
+    model = VAE(DenseDecoder(2, SHAPE, [8]), z_dim=2)
+    guide = Amortised(DenseEncoder(SHAPE, [8]), z=MeanField(8, 2))
+    return model, guide
+
+
+def flat(module):
+    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+
+
+def test_two_models_in_one_process_both_learn():
+    x = torch.rand(16, *SHAPE).round()
+    for _ in range(2):
+        model, guide = build()
+        before = flat(model)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        losses = [svi.step(x) for _ in range(40)]
+        assert not torch.equal(before, flat(model))
+        assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_our_svi_gives_the_losses_of_pyros():
+    x = torch.rand(16, *SHAPE)
+    losses = []
+    for kind in (pyro.infer.SVI, SVI):
+        pyro.clear_param_store()
+        torch.manual_seed(3)
+        model, guide = build()
+        svi = kind(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        losses.append([svi.step(x) for _ in range(5)] + [svi.evaluate_loss(x)])
+    assert losses[0] == losses[1]
+
+
+def test_evaluating_changes_no_parameter():
+    model, guide = build()
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    svi.step(torch.rand(4, *SHAPE))
+    before = flat(model), flat(guide)
+    svi.evaluate_loss(torch.rand(4, *SHAPE))
+    assert torch.equal(before[0], flat(model))
+    assert torch.equal(before[1], flat(guide))
+
+
+def test_the_setting_of_pyro_is_put_back():
+    with local_parameters(), pytest.raises(KeyError):
+        raise KeyError
+    assert pyro.settings.get("module_local_params") is False
+
+
+def test_the_global_store_stays_empty():
+    model, guide = build()
+    with local_parameters(model, guide):
+        Trace_ELBO()(model, guide)(torch.rand(4, *SHAPE)).backward()
+    assert not list(pyro.get_param_store().keys())
