@@ -60,15 +60,18 @@ def move(
         The moved images, of shape `*leading channels *size`.
     """
     height, width = size or images.shape[-2:]
-    inverse = _inverse(matrix)
     shift = matrix.new_zeros(2) if translation is None else translation
     leading = torch.broadcast_shapes(images.shape[:-3], matrix.shape[:-2], shift.shape[:-1])
 
-    points = centred_grid(height, width, like=matrix)
-    read_at = (points - shift.unsqueeze(-2)) @ inverse.transpose(-1, -2)
     # Without `align_corners`, -1 and 1 are the outer edges of the image, so that a distance of u
     # pixels from the centre is 2 u / size; rows are counted downwards, hence the sign of y.
-    read_at = read_at * matrix.new_tensor([2 / images.shape[-1], -2 / images.shape[-2]])
+    units = matrix.new_tensor([[2 / images.shape[-1]], [-2 / images.shape[-2]]])
+    back = units * _inverse(matrix)
+    offset = -back @ shift.unsqueeze(-1)
+    back = torch.cat([back.expand(*offset.shape[:-1], 2), offset], dim=-1)
+    # One product with (x, y, 1) is several times faster than to scale and shift all points.
+    points = F.pad(centred_grid(height, width, like=matrix), (0, 1), value=1.0)
+    read_at = points @ back.transpose(-1, -2)
 
     moved = F.grid_sample(
         images.expand(*leading, *images.shape[-3:]).reshape(-1, *images.shape[-3:]),

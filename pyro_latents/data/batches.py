@@ -71,7 +71,10 @@ class Binarised:
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Images of zeros and ones, of shape `batch channels height width`."""
-        return (torch.bernoulli(self.examples.x[index], generator=generator),)
+        grey = self.examples.x[index]
+        # Twice as fast on a CPU as `torch.bernoulli`, which draws one pixel at a time.
+        noise = torch.rand(grey.shape, generator=generator, dtype=grey.dtype, device=grey.device)
+        return (noise.lt_(grey),)
 
 
 class Batches:
