@@ -16,7 +16,8 @@ from pyro_latents.errors import UserError
 def blobs(size: int) -> Examples:
     generator = torch.Generator().manual_seed(0)
     x = torch.zeros(size, 1, 28, 28)
-    x[..., 5:23, 8:20] = torch.randint(0, 256, (size, 1, 18, 12), generator=generator) / 255
+    # Off the centre, so that a shift must take account of where the ink is.
+    x[..., 3:21, 12:24] = torch.randint(0, 256, (size, 1, 18, 12), generator=generator) / 255
     return Examples(x, torch.arange(size) % 10, provenance="blobs")
 
 
