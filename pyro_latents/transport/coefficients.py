@@ -1,0 +1,185 @@
+r"""Coefficient inference: the path between two points along the transport operators."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_latents.errors import UserError
+from pyro_latents.transport.exponential import check_operators
+from pyro_latents.transport.line import search_line
+from pyro_latents.transport.newton import minimise
+from pyro_latents.transport.nodes import objectives_at, spread
+from pyro_latents.transport.planar import PlanarProblem
+from pyro_latents.transport.series import SeriesProblem
+
+Search = Literal["local", "wide", "global"]
+
+# Of the random starts, as in the procedure that the paper's runs used.
+_START_RANGE = 2.5
+# Norms of the generator that the shared nodes reach to, by what is searched for.
+_RADIUS = {"local": 15.0, "wide": 15.0, "global": 60.0}
+_NODE_RADIUS = 10.0
+_NODES = {True: 512, False: 4096}
+_KEPT_NODES = 8
+# In the plane the paths that reach a point exactly form a valley, and only the L1 term tells its
+# ends apart: more of them have to be followed to the end, which costs little there.
+_FINALISTS = {True: 5, False: 2}
+
+
+def infer_coefficients(
+    psi: Tensor,
+    start: Tensor,
+    end: Tensor,
+    l1_weight: float | Tensor,
+    *,
+    restarts: int = 1,
+    generator: torch.Generator | None = None,
+    search: Search = "wide",
+) -> tuple[Tensor, Tensor]:
+    r"""Coefficients that carry `start` to `end`, for all pairs in one batched solve.
+
+    .. math:: c^* = \arg\min_c \tfrac12 \|z_1 - T_\Psi(c) z_0\|^2 + \zeta \sum_m |c_m|
+
+    The objective is not convex. Random starts find local minima (the paper's procedure,
+    `search="local"`). By default the objective is first looked up at nodes that all pairs share,
+    and the descent starts from the best of those as well. All arithmetic is in float64, nothing
+    is differentiated, and a pair's answer does not depend on the other pairs: the starts, random
+    ones included, are the same for every pair. The answer is never worse than c = 0.
+
+    Args:
+        psi: The operators, of shape `num_operators z_dim z_dim`.
+        start: The points z0, of shape `batch z_dim`.
+        end: The points z1, of shape `batch z_dim`.
+        l1_weight: The weight zeta, one for all pairs or of shape `batch`; not negative.
+        restarts: The number of random starts, uniform on [-2.5, 2.5] in each coefficient.
+        generator: Source of the random starts; the global one if None.
+        search: `local` descends from the random starts and from zero only. `wide` adds starts of
+            its own, over generators of norm up to about 15. `global` searches four times as far
+            and needs a single operator.
+
+    Returns:
+        The coefficients, of shape `batch num_operators`, and the objectives, of shape `batch`, in
+        the dtype of `start` and on its device.
+
+    Raises:
+        UserError: If an argument is not finite (the message names the rows), or has a wrong
+            shape or value. It is a ValueError.
+
+    References:
+        Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
+        appendix A, https://arxiv.org/abs/2006.10597
+    """
+    weight = _check(psi, start, end, l1_weight, restarts, search)
+    dtype = start.dtype
+    if not len(start):
+        return start.new_empty(0, len(psi)), start.new_empty(0)
+    psi, start, end = (t.detach().to(torch.float64) for t in (psi, start, end))
+    uniform = torch.rand(
+        restarts,
+        len(psi),
+        generator=generator,
+        dtype=torch.float64,
+        device=psi.device if generator is None else generator.device,
+    ).to(psi.device)
+    # An operator of norm zero moves nothing; a tiny norm in its place keeps the division finite.
+    norms = torch.linalg.matrix_norm(psi, 2).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
+    unit = psi / norms[:, None, None]
+    starts = (2 * uniform - 1) * _START_RANGE * norms
+    scaled_weight = weight[:, None] / norms
+    if len(psi) == 1:
+        radius = max(_RADIUS[search], float(starts.abs().amax()))
+        found, objective = search_line(
+            unit[0],
+            start,
+            end,
+            scaled_weight[:, 0],
+            radius=min(radius, _RADIUS["global"]),
+            descend_from=torch.cat([starts[:, 0], starts.new_zeros(1)])
+            if search == "local"
+            else None,
+        )
+        found = found[:, None]
+    else:
+        found, objective = _search_space(unit, start, end, scaled_weight, starts, search)
+    nothing = 0.5 * (end - start).square().sum(1)
+    better = objective < nothing
+    coefficients = torch.where(better[:, None], found / norms, 0.0)
+    return coefficients.to(dtype), torch.where(better, objective, nothing).to(dtype)
+
+
+def _search_space(
+    psi: Tensor, start: Tensor, end: Tensor, weight: Tensor, starts: Tensor, search: Search
+) -> tuple[Tensor, Tensor]:
+    """Descend from several starts a pair, dropping the worse ones on the way."""
+    num_operators, z_dim, _ = psi.shape
+    problem_class = PlanarProblem if z_dim == 2 else SeriesProblem
+    batch = len(start)
+    # A start far out only overflows; the direction is what the restart is for.
+    starts = starts * (_NODE_RADIUS / starts.abs().sum(1, keepdim=True).clamp_min(1.0)).clamp_max(
+        1
+    )
+    fixed = torch.cat([starts.new_zeros(1, num_operators), starts])
+    c = fixed.T[:, :, None].expand(-1, -1, batch)
+    if search != "local":
+        nodes = spread(num_operators, _NODES[z_dim == 2], _NODE_RADIUS, psi)
+        matrices = torch.linalg.matrix_exp((nodes @ psi.flatten(1)).unflatten(1, psi.shape[1:]))
+        objective = objectives_at(matrices, start, end) + weight @ nodes.abs().T
+        best = objective.topk(_KEPT_NODES, 1, largest=False).indices
+        c = torch.cat([c, nodes[best].permute(2, 1, 0)], 1)
+    objective = None
+    stages = ((c.shape[1], 5, False), (_FINALISTS[z_dim == 2], 5, True), (1, 30, True))
+    for kept, iterations, exact in stages:
+        kept = min(kept, c.shape[1])
+        if objective is not None:
+            objective, best = objective.topk(kept, 0, largest=False)
+            c = c.gather(1, best.expand(num_operators, -1, -1))
+        found, value = minimise(
+            problem_class(psi, start.T.repeat(1, kept), end.T.repeat(1, kept)),
+            c.reshape(num_operators, -1),
+            weight.T.repeat(1, kept),
+            iterations=iterations,
+            exact=exact,
+        )
+        c, objective = found.view(num_operators, kept, batch), value.view(kept, batch)
+    return c[:, 0].T, objective[0]
+
+
+def _check(
+    psi: Tensor,
+    start: Tensor,
+    end: Tensor,
+    l1_weight: float | Tensor,
+    restarts: int,
+    search: Search,
+) -> Tensor:
+    check_operators(psi)
+    if start.ndim != 2 or start.shape[1] != psi.shape[1] or end.shape != start.shape:
+        raise UserError(
+            f"infer_coefficients expects start and end of shape (batch, {psi.shape[1]}), as psi "
+            f"has the shape {tuple(psi.shape)}; got {tuple(start.shape)} and {tuple(end.shape)}."
+        )
+    if restarts < 1:
+        raise UserError(f"restarts must be at least 1; got {restarts}.")
+    if search not in _RADIUS:
+        raise UserError(f"search must be one of {', '.join(_RADIUS)}; got {search!r}.")
+    if search == "global" and len(psi) > 1:
+        raise UserError(
+            f"search='global' needs a single operator; psi has {len(psi)}. Use search='wide'."
+        )
+    if not bool(torch.isfinite(psi).all()):
+        rows = (~torch.isfinite(psi.flatten(1)).all(1)).nonzero()[:, 0].tolist()
+        raise UserError(f"psi is not finite: operators {rows}.")
+    for name, points in (("start", start), ("end", end)):
+        bad = (~torch.isfinite(points).all(1)).nonzero()[:, 0].tolist()
+        if bad:
+            more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+            raise UserError(f"{name} is not finite in the rows {bad[:10]}{more}.")
+    weight = torch.as_tensor(l1_weight, dtype=torch.float64, device=start.device).detach()
+    if weight.ndim and weight.shape != start.shape[:1]:
+        raise UserError(
+            f"l1_weight must be one number or of shape ({len(start)},); got {tuple(weight.shape)}."
+        )
+    if not bool((weight >= 0).all()):
+        raise UserError("l1_weight must be finite and not negative.")
+    return weight.expand(len(start))
