@@ -103,9 +103,14 @@ class Affine5(AffineWarp):
 
     def matrix(self, parameters: Tensor) -> Tensor:
         """Return the 2x3 matrices, of shape `*leading 2 3`."""
-        psi, log_scales, shifts = parameters.split([1, 2, 2], dim=-1)
-        scales = log_scales.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).exp().unsqueeze(-1)
-        cos, sin = psi.cos(), psi.sin()
-        rotation = torch.cat([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
-        shifts = shifts.clamp(-PARAMETER_LIMIT, PARAMETER_LIMIT).unsqueeze(-1)
-        return scales * torch.cat([rotation, shifts], dim=-1)
+        return matrix_of_five(parameters)
+
+
+def matrix_of_five(parameters: Tensor) -> Tensor:
+    """Return the matrix of `Affine5`, `*leading 2 3`, of parameters `*leading 5`."""
+    psi, log_scales, shifts = parameters.split([1, 2, 2], dim=-1)
+    scales = log_scales.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).exp().unsqueeze(-1)
+    cos, sin = psi.cos(), psi.sin()
+    rotation = torch.cat([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
+    shifts = shifts.clamp(-PARAMETER_LIMIT, PARAMETER_LIMIT).unsqueeze(-1)
+    return scales * torch.cat([rotation, shifts], dim=-1)

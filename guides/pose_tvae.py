@@ -1,0 +1,214 @@
+r"""Guides of the pose stories: T-VAE, DTVAE, and a flow over code and pose together.
+
+========== ==================================================== ================================
+guide      posterior                                            in the thesis
+========== ==================================================== ================================
+`TVAE`     `q(z | x) q(u | x)` from one network                 T-VAE
+`DTVAE`    `q(u | x) q(z | y)`, y the image with u undone       DTVAE, "double transformer"
+`JointTVAE` `q(u | x) q(z | u, x)` from one network             no such: drops the independence
+========== ==================================================== ================================
+
+Every guide starts with the pose at the identity: the last layer of its head is zero.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from math import log
+
+import pyro
+import torch
+from pyro.distributions import Distribution, TransformedDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions.transforms import AffineTransform
+
+from pyro_latents.distributions.pose_priors import PosePrior
+from pyro_latents.guides.amortised import Amortised
+from pyro_latents.guides.families import Family, FamilyFactory, MeanField, PointMass
+from pyro_latents.warps import Warp
+
+
+class Scaled(Family):
+    """Another family, its values multiplied: a start near zero for families without a head.
+
+    Args:
+        family: The family.
+        scale: What its values are multiplied by.
+    """
+
+    def __init__(self, family: Family, scale: float) -> None:
+        super().__init__(family.in_dim, family.event_dim)
+        self.family = family
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Return the family's distribution, scaled, of event shape `(event_dim,)`."""
+        # The cache hands a flow back the very draw whose density it has kept.
+        scaling = AffineTransform(0.0, self.scale, event_dim=1, cache_size=1)
+        return TransformedDistribution(self.family(features), [scaling])
+
+
+def pose_family(factory: FamilyFactory, in_dim: int, prior: PosePrior) -> Family:
+    """Build the family of `u`, at the identity and with the prior's ``initial_scale``.
+
+    Args:
+        factory: The family's class.
+        in_dim: Size of the features.
+        prior: The prior of `u`.
+    """
+    family = factory(in_dim, prior.u_dim)
+    if not isinstance(family, MeanField | PointMass):
+        return Scaled(family, prior.initial_scale)
+    nn.init.zeros_(family.head.weight)
+    nn.init.zeros_(family.head.bias)
+    if isinstance(family, MeanField):
+        nn.init.constant_(family.head.bias[prior.u_dim :], log(prior.initial_scale))
+    return family
+
+
+class TVAE(Amortised):
+    """`q(z | x) q(u | x)`, two heads on the features of one network.
+
+    Args:
+        encoder: Maps images to features, with ``features_dim``.
+        z: The family of the code.
+        u: The family of the pose, from `pose_family`.
+    """
+
+    def __init__(self, encoder: nn.Module, z: Family, u: Family) -> None:
+        # In the order of the model, which mean-field objectives insist on.
+        super().__init__(encoder, u=u, z=z)
+
+
+class PoseFirst(PyroModule):
+    """`q(u | x) q(z | x, u)`: the pose is drawn first and the code given it.
+
+    Implementing such a guide: write ``features``, ``pose_posterior`` and ``code_posterior``.
+    """
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Return what both posteriors are computed from."""
+
+    @abstractmethod
+    def pose_posterior(self, features: Tensor) -> Distribution:
+        """Return `q(u | x)`."""
+
+    @abstractmethod
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
+        """Return `q(z | x, u)`."""
+
+    def forward(self, x: Tensor, *, size: int = 1) -> dict[str, Tensor]:
+        """Draw both sites in the plate of the data; `size` is the model's and unused."""
+        features = self.features(x)
+        with pyro.plate("data", len(x), dim=-1):
+            u = pyro.sample("u", self.pose_posterior(features))
+            z = pyro.sample("z", self.code_posterior(x, features, u))
+        return {"z": z, "u": u}
+
+    def posterior(self, x: Tensor, u: Tensor | None = None) -> dict[str, Distribution]:
+        """Return `q(u | x)` and `q(z | x, u)`.
+
+        Args:
+            x: Of shape `batch channels height width`.
+            u: The pose that the code is given, `batch u_dim`: the mean of `q(u | x)` by default,
+                or a draw where a flow has no mean.
+        """
+        features = self.features(x)
+        q_u = self.pose_posterior(features)
+        u = centre(q_u) if u is None else u
+        return {"z": self.code_posterior(x, features, u), "u": q_u}
+
+
+class DTVAE(PoseFirst):
+    """The double transformer: localise, undo the pose, encode the upright image.
+
+    Args:
+        localiser: Maps images to features, a single layer of 128 units in the thesis.
+        encoder: Maps upright images to features.
+        z: The family of the code.
+        u: The family of the pose, from `pose_family`.
+        warp: The model's warp.
+        prior: The model's prior, for its link. It stays the model's and is no part of this
+            guide's state.
+    """
+
+    def __init__(
+        self,
+        localiser: nn.Module,
+        encoder: nn.Module,
+        *,
+        z: Family,
+        u: Family,
+        warp: Warp,
+        prior: PosePrior,
+    ) -> None:
+        super().__init__()
+        self.localiser = localiser
+        self.encoder = encoder
+        self.z = z
+        self.u = u
+        self.warp = warp
+        self._prior = (prior,)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the localiser's features."""
+        return self.localiser(x)
+
+    def pose_posterior(self, features: Tensor) -> Distribution:
+        """Return `q(u | x)`."""
+        return self.u(features)
+
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
+        """Return `q(z | y)`, y the upright image."""
+        return self.z(self.encoder(self.upright(x, u)))
+
+    def upright(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return `y`, the image with the pose undone.
+
+        Args:
+            x: Of shape `*leading channels height width`.
+            u: Of shape `*leading u_dim`.
+        """
+        return self.warp.undo(x, self._prior[0].pose(u))
+
+
+class JointTVAE(PoseFirst):
+    """`q(u | x) q(z | u, x)` from one network: code and pose depend on each other.
+
+    The difference from `TVAE`: the family of the code sees the pose that was drawn. With flows
+    for both this is one flow over `(u, z)`.
+
+    Args:
+        encoder: Maps images to features.
+        z: The family of the code, whose features are the encoder's and `u`.
+        u: The family of the pose, from `pose_family`.
+    """
+
+    def __init__(self, encoder: nn.Module, *, z: Family, u: Family) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.z = z
+        self.u = u
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the encoder's features."""
+        return self.encoder(x)
+
+    def pose_posterior(self, features: Tensor) -> Distribution:
+        """Return `q(u | x)`."""
+        return self.u(features)
+
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
+        """Return `q(z | u, x)`."""
+        leading = torch.broadcast_shapes(features.shape[:-1], u.shape[:-1])
+        return self.z(torch.cat([features.expand(*leading, -1), u.expand(*leading, -1)], dim=-1))
+
+
+def centre(distribution: Distribution) -> Tensor:
+    """Return the mean, or a draw of a distribution that knows no mean, as flows do not."""
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.rsample()
