@@ -2,5 +2,6 @@
 
 from pyro_latents.transport.coefficients import infer_coefficients
 from pyro_latents.transport.exponential import transport
+from pyro_latents.transport.operators import TransportOperators
 
-__all__ = ["infer_coefficients", "transport"]
+__all__ = ["TransportOperators", "infer_coefficients", "transport"]

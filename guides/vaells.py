@@ -1,0 +1,94 @@
+r"""The guides of VAELLS: paths from the encoding of the observation.
+
+.. math:: q(z, c | x) = \mathcal{N}\big(z; T_\Psi(c) f_\phi(x), \gamma^2 I\big) \,
+          \prod_m \frac{\zeta_3}{2} e^{-\zeta_3 |c_m|}
+
+(equations (5) and (6)), with the encoder and the transport operators of the model. The site c is
+marginalised by its maximum, found by the solver or guessed by a network.
+
+References:
+    Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
+    https://arxiv.org/abs/2006.10597
+"""
+
+import pyro
+import torch
+from pyro.distributions import Distribution, Normal
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_latents.models.vaells import VAELLS, coefficient_prior
+from pyro_latents.nets.mlp import MLP
+
+
+class TransportGuide(PyroModule):
+    """The paper's guide: coefficients between encoding and code by the solver.
+
+    Args:
+        model: The model; its encoder and operators are the guide's too.
+        inference_weight: The L1 weight in the search for coefficients, zeta_q.
+
+    Attributes:
+        warm_up: Whether codes are drawn without noise, and with coefficients near zero.
+    """
+
+    # In the warm-up the paper samples coefficients in a "very limited" way: of this rate in the
+    # authors' runs.
+    warm_up_rate = 100.0
+
+    def __init__(self, model: VAELLS, inference_weight: float = 1e-6) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.operators = model.operators
+        self.coefficient_rate = model.coefficient_rate
+        self.noise_scale = model.noise_scale
+        self.latent_scale = model.latent_scale
+        self.inference_weight = inference_weight
+        self.warm_up = False
+
+    def posterior(self, x: Tensor) -> dict[str, Distribution]:
+        """Return the coefficients' distribution, and that of the code at c = 0, its mode."""
+        start = self.encoder(x) / self.latent_scale
+        c = coefficient_prior(start, self.operators.num_operators, self.coefficient_rate)
+        return {"c": c, "z": Normal(start, self.noise_scale).to_event(1)}
+
+    def forward(
+        self, x: Tensor, y: Tensor | None = None, anchors: Tensor | None = None, *, size: int = 1
+    ) -> Tensor:
+        """Draw coefficients and a code; `y`, `anchors` and `size` are the model's and unused."""
+        rate = self.warm_up_rate if self.warm_up else self.coefficient_rate
+        noise = torch.finfo(x.dtype).tiny ** 0.5 if self.warm_up else self.noise_scale
+        with pyro.plate("data", len(x), dim=-1):
+            start = self.encoder(x) / self.latent_scale
+            prior = coefficient_prior(start, self.operators.num_operators, rate)
+            c = pyro.sample("c", prior, infer=self._infer(start))
+            return pyro.sample("z", Normal(self.operators(c, start), noise).to_event(1))
+
+    def _infer(self, start: Tensor) -> dict:
+        def solve(values: dict[str, Tensor]) -> Tensor:
+            points = torch.broadcast_tensors(start, values["z"])
+            return self.operators.infer(*points, self.inference_weight)[0]
+
+        return {"maximize": solve}
+
+
+class AmortisedTransportGuide(TransportGuide):
+    """A guide whose coefficients come from a network, `q(c | z, x)`, in the place of the solver.
+
+    The network is trained with the rest: the density at its guess is a lower bound of the maximum.
+
+    Args:
+        model: The model; its encoder and operators are the guide's too.
+        z_dim: Size of the code.
+        hidden_dims: Sizes of the hidden layers.
+    """
+
+    def __init__(self, model: VAELLS, z_dim: int, hidden_dims: tuple[int, ...] = (128,)) -> None:
+        super().__init__(model)
+        self.network: nn.Module = MLP(2 * z_dim, hidden_dims, self.operators.num_operators)
+
+    def _infer(self, start: Tensor) -> dict:
+        def guess(values: dict[str, Tensor]) -> Tensor:
+            return self.network(torch.cat(torch.broadcast_tensors(start, values["z"]), -1))
+
+        return {"maximize": guess, "maximize_with_gradient": True}

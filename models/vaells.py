@@ -1,0 +1,186 @@
+r"""VAELLS: a variational auto-encoder with learned latent structure (Connor et al., 2020).
+
+.. math::
+    p(x, z, c, k) = p_\theta(x | z) \,
+        \mathcal{N}\big(z; T_\Psi(c) f_\phi(a_k), \gamma^2 I\big) \,
+        \prod_m \frac{\zeta_3}{2} e^{-\zeta_3 |c_m|} \, \frac{1}{N_a},
+    \qquad T_\Psi(c) = \exp\Big(\sum_m c_m \Psi_m\Big)
+
+(equations (1), (5) and (7)): a code lies on a path that starts at the encoding of an anchor point
+and follows the learned transport operators. The coefficients c are marginalised by their maximum
+(`pyro_latents.losses.TraceMax_ELBO`), the anchors by a sum or by the closest one (equation (12)).
+
+Names: :math:`f_\phi` -> ``encoder``, :math:`g_\theta` -> ``decoder``, :math:`\Psi` ->
+``operators.psi``, :math:`a_k` -> ``anchors``, :math:`\zeta_3` -> ``coefficient_rate`` (a rate: the
+spread of c is its inverse), :math:`\zeta_p` -> ``inference_weight``, :math:`\gamma` ->
+``noise_scale``, :math:`\eta` -> ``frobenius``.
+
+The weights :math:`\zeta_1, \ldots, \zeta_5` trade the terms of the training objective against each
+other and are the objective's (`recipes.vaells`); the program here draws from the distributions.
+
+Differs from the paper: the sites z and c are in latent units divided by ``latent_scale``, as in
+the authors' runs, so that the entries of z are near 1 when coefficients are inferred.
+
+References:
+    Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
+    https://arxiv.org/abs/2006.10597
+"""
+
+import pyro
+import torch
+from pyro.distributions import Categorical, Laplace, Normal
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_latents.distributions.likelihoods import Likelihood
+from pyro_latents.errors import UserError
+from pyro_latents.transport import TransportOperators
+
+
+class VAELLS(PyroModule):
+    """Codes on paths that start at encoded anchors and follow transport operators.
+
+    Args:
+        encoder: The f that encodes anchors: `*leading *x_shape` to `*leading z_dim`.
+        decoder: Maps `*leading z_dim` to the parameters of the likelihood.
+        operators: The transport operators; the guide shares them, and the encoder.
+        likelihood: `p(x | decoder(z))`.
+        anchors: Anchor points, of shape `num_classes num_anchors *x_shape`; one class if the data
+            have none.
+        inference_weight: The L1 weight in the search for coefficients between anchors and codes.
+        coefficient_rate: The rate of the Laplace distribution of the coefficients.
+        noise_scale: The standard deviation of a code around its path.
+        frobenius: The weight of `0.5 |psi|^2` for each data point, a Gaussian prior on the
+            operators; it counts in training mode only.
+        latent_scale: What codes are divided by before they are transported.
+        closest_anchor: Whether the prior has only the anchor with the best path, equation (12).
+        learn_anchors: Whether the anchors are parameters.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        operators: TransportOperators,
+        likelihood: Likelihood,
+        anchors: Tensor,
+        *,
+        inference_weight: float = 1e-6,
+        coefficient_rate: float = 1.0,
+        noise_scale: float = 1e-3,
+        frobenius: float = 0.01,
+        latent_scale: float = 1.0,
+        closest_anchor: bool = True,
+        learn_anchors: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.operators = operators
+        self.likelihood = likelihood
+        self.inference_weight = inference_weight
+        self.coefficient_rate = coefficient_rate
+        self.noise_scale = noise_scale
+        self.frobenius = frobenius
+        self.latent_scale = latent_scale
+        self.closest_anchor = closest_anchor
+        if learn_anchors:
+            self.anchors = nn.Parameter(anchors.clone())
+        else:
+            self.register_buffer("anchors", anchors.clone())
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        anchors: Tensor | None = None,
+        *,
+        size: int = 1,
+    ) -> Tensor:
+        """Run the generative process.
+
+        Args:
+            x: Observations, of shape `batch *x_shape`; without them the process draws its own.
+            y: Classes, of shape `batch`: each data point has the anchors of its class. Without
+                them every data point has the anchors of all classes.
+            anchors: Anchors of each data point's own, of shape `batch num_anchors *x_shape`, in
+                the place of the model's.
+            size: The number of draws when nothing is given.
+
+        Returns:
+            The observed or drawn `x`.
+        """
+        given = next((t for t in (x, y, anchors) if t is not None), None)
+        size = size if given is None else len(given)
+        starts = self._starts(y, anchors)
+        paths = _Paths(self, starts)
+        with pyro.plate("data", size, dim=-1):
+            if self.frobenius and self.training:
+                # log p(psi), up to a constant, shared out evenly over the data points.
+                penalty = -0.5 * self.frobenius * self.operators.psi.square().sum()
+                pyro.factor("psi", penalty.expand(size))
+            choice = Categorical(logits=starts.new_zeros(starts.shape[-2]))
+            k = pyro.sample("k", choice, infer=paths.infer_anchor())  # k ~ U{1..N_a}, eq. (7)
+            start = _select(starts, k)
+            c = pyro.sample(  # c ~ Laplace(0, 1 / zeta_3)
+                "c",
+                coefficient_prior(start, self.operators.num_operators, self.coefficient_rate),
+                infer={"maximize": lambda values: paths.coefficients(start, values["z"])},
+            )
+            loc = self.operators(c, start)
+            z = pyro.sample("z", Normal(loc, self.noise_scale).to_event(1))  # eq. (5)
+            output = self.decoder(self.latent_scale * z)
+            return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
+
+    def _starts(self, y: Tensor | None, anchors: Tensor | None) -> Tensor:
+        """Encoded anchors: `num_anchors z_dim`, or `batch num_anchors z_dim`."""
+        if anchors is not None:
+            return self.encoder(anchors) / self.latent_scale
+        encoded = self.encoder(self.anchors) / self.latent_scale
+        if y is None or len(encoded) == 1:
+            return encoded.flatten(0, 1)
+        if bool((y >= len(encoded)).any()):
+            raise UserError(
+                f"VAELLS has anchors of {len(encoded)} classes; got the label {int(y.max())}."
+            )
+        return encoded[y]
+
+
+class _Paths:
+    """The solvers of one run of the model: the best paths from encoded anchors to codes."""
+
+    def __init__(self, model: VAELLS, starts: Tensor) -> None:
+        self.operators, self.weight = model.operators, model.inference_weight
+        self.starts, self.closest = starts, model.closest_anchor
+        self.found: Tensor | None = None
+
+    def infer_anchor(self) -> dict:
+        """How the anchor is marginalised: by the closest one, or by the sum."""
+        return {"maximize": self.anchor} if self.closest else {"enumerate": "parallel"}
+
+    def anchor(self, values: dict[str, Tensor]) -> Tensor:
+        """The anchor whose inference objective is lowest, of shape `*batch`."""
+        starts, end = torch.broadcast_tensors(self.starts, values["z"].unsqueeze(-2))
+        c, objective = self.operators.infer(starts, end, self.weight)
+        k = objective.argmin(-1)
+        self.found = c.gather(-2, k[..., None, None].expand(*k.shape, 1, c.shape[-1])).squeeze(-2)
+        return k
+
+    def coefficients(self, start: Tensor, end: Tensor) -> Tensor:
+        """The coefficients from the chosen anchor, of shape `*batch num_operators`."""
+        if self.found is not None:
+            return self.found
+        return self.operators.infer(*torch.broadcast_tensors(start, end), self.weight)[0]
+
+
+def coefficient_prior(start: Tensor, num_operators: int, rate: float) -> Laplace:
+    """Independent Laplace coefficients for each starting point, of shape `*batch z_dim`."""
+    shape = (*start.shape[:-1], num_operators)
+    return Laplace(start.new_zeros(()), 1 / rate).expand(shape).to_event(1)
+
+
+def _select(starts: Tensor, k: Tensor) -> Tensor:
+    """The k-th start of each data point; k may have dimensions in front of the plate's."""
+    if starts.dim() == 2:
+        return starts[k]
+    return starts[torch.arange(len(starts), device=k.device), k]

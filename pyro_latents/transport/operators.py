@@ -1,0 +1,61 @@
+"""A learned set of transport operators as a module."""
+
+import torch
+from torch import Tensor, nn
+
+from pyro_latents.transport.coefficients import Search, infer_coefficients
+from pyro_latents.transport.exponential import transport
+
+
+class TransportOperators(nn.Module):
+    """The operators, how points move along them, and the inference of paths.
+
+    Args:
+        num_operators: The number of operators.
+        z_dim: The dimension of the points.
+        init_scale: Standard deviation of the initial entries.
+        restarts: Random starts of the inference.
+        search: What is searched for coefficients (`infer_coefficients`).
+
+    Attributes:
+        psi: The operators, of shape `num_operators z_dim z_dim`.
+    """
+
+    def __init__(
+        self,
+        num_operators: int,
+        z_dim: int,
+        *,
+        init_scale: float = 0.01,
+        restarts: int = 1,
+        search: Search = "wide",
+    ) -> None:
+        super().__init__()
+        self.psi = nn.Parameter(init_scale * torch.randn(num_operators, z_dim, z_dim))
+        self.restarts = restarts
+        self.search = search
+
+    @property
+    def num_operators(self) -> int:
+        """The number of operators."""
+        return len(self.psi)
+
+    def forward(self, coefficients: Tensor, points: Tensor) -> Tensor:
+        """Move points, of shape `... z_dim`, by coefficients, of shape `... num_operators`."""
+        return transport(self.psi, coefficients, points)
+
+    def infer(self, start: Tensor, end: Tensor, l1_weight: float) -> tuple[Tensor, Tensor]:
+        """Coefficients from `start` to `end`, any leading dimensions, without gradient.
+
+        Returns:
+            The coefficients, of shape `... num_operators`, and the objectives, of shape `...`.
+        """
+        c, objective = infer_coefficients(
+            self.psi,
+            start.reshape(-1, start.shape[-1]),
+            end.reshape(-1, end.shape[-1]),
+            l1_weight,
+            restarts=self.restarts,
+            search=self.search,
+        )
+        return c.view(*start.shape[:-1], -1), objective.view(start.shape[:-1])

@@ -1,0 +1,202 @@
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.distributions import Normal as PyroNormal
+from pyro.infer import Predictive
+from torch import nn
+
+from pyro_latents.distributions.likelihoods import Normal
+from pyro_latents.errors import UserError
+from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
+from pyro_latents.losses.likelihood import LikelihoodLoss
+from pyro_latents.losses.maximum import TraceMax_ELBO
+from pyro_latents.models.vaells import VAELLS
+from pyro_latents.parameters import local_parameters
+from pyro_latents.transport import TransportOperators, infer_coefficients, transport
+
+X_DIM, Z_DIM = 5, 2
+
+
+@pytest.fixture(autouse=True)
+def _local():
+    pyro.set_rng_seed(0)
+    with local_parameters():
+        yield
+
+
+def build(num_operators=2, num_classes=1, num_anchors=3, **options):
+    operators = TransportOperators(num_operators, Z_DIM, init_scale=0.5)
+    anchors = torch.randn(num_classes, num_anchors, X_DIM)
+    encoder, decoder = nn.Linear(X_DIM, Z_DIM), nn.Linear(Z_DIM, X_DIM)
+    return VAELLS(encoder, decoder, operators, Normal(1.0, event_dims=1), anchors, **options)
+
+
+def test_prior_draws_have_an_anchor_coefficients_and_a_code():
+    draws = Predictive(build(), num_samples=4, return_sites=("k", "c", "z", "x"))(size=6)
+    shapes = {name: tuple(value.shape) for name, value in draws.items()}
+    assert shapes == {"k": (4, 6), "c": (4, 6, 2), "z": (4, 6, 2), "x": (4, 6, X_DIM)}
+
+
+def test_prior_codes_lie_on_the_paths_of_their_anchors():
+    model = build(noise_scale=1e-4, latent_scale=10.0)
+    trace = poutine.trace(model).get_trace(size=50)
+    k, c, z = (trace.nodes[name]["value"] for name in ("k", "c", "z"))
+    start = model.encoder(model.anchors[0]) / 10
+    expected = transport(model.operators.psi, c, start[k])
+    assert torch.allclose(z, expected, atol=1e-3)
+
+
+def test_parallel_draws_equal_sequential_ones_in_shape():
+    model = build(num_classes=2)
+    y = torch.tensor([0, 1, 1])
+    draws = Predictive(model, num_samples=7, parallel=True)(y=y)
+    assert draws["x"].shape == (7, 3, X_DIM)
+
+
+def terms_by_hand(model, guide, x, y, z, closest):
+    """The prior and posterior of appendix A, one data point and one anchor at a time."""
+    psi, scale = model.operators.psi, model.latent_scale
+    total_prior, total_posterior = 0.0, 0.0
+
+    def log_density(start, end, weight):
+        c, objective = infer_coefficients(psi, start[None], end[None], weight)
+        loc = transport(psi, c[0], start)
+        log_z = PyroNormal(loc, model.noise_scale).log_prob(end).sum()
+        rate = torch.tensor(model.coefficient_rate)
+        return objective, log_z + ((rate / 2).log() - rate * c[0].abs()).sum()
+
+    for i in range(len(x)):
+        anchors = model.anchors.flatten(0, 1) if y is None else model.anchors[y[i]]
+        starts = model.encoder(anchors) / scale
+        found = [log_density(a, z[i], model.inference_weight) for a in starts]
+        densities = torch.stack([d for _, d in found]) - torch.tensor(len(starts) * 1.0).log()
+        if closest:
+            total_prior += densities[torch.cat([o for o, _ in found]).argmin()]
+        else:
+            total_prior += densities.logsumexp(0)
+        start = model.encoder(x[i]) / scale
+        total_posterior += log_density(start, z[i], guide.inference_weight)[1]
+    return -total_prior, total_posterior
+
+
+@pytest.mark.parametrize("closest", [True, False], ids=["closest", "sum"])
+@pytest.mark.parametrize("with_classes", [True, False], ids=["classes", "no classes"])
+def test_the_objective_is_that_of_appendix_a(closest, with_classes):
+    model = build(
+        num_operators=1,
+        num_classes=2,
+        closest_anchor=closest,
+        noise_scale=0.5,
+        frobenius=0.0,
+        latent_scale=2.0,
+    )
+    guide = TransportGuide(model)
+    x = torch.randn(4, X_DIM)
+    y = torch.tensor([0, 1, 1, 0]) if with_classes else None
+    terms, held = TraceMax_ELBO(max_plate_nesting=1).hold(model, guide, x, y)
+    prior, posterior = terms_by_hand(model, guide, x, y, held.values["z"], closest)
+    assert torch.allclose(terms["prior"], prior, rtol=1e-3)
+    assert torch.allclose(terms["posterior"], posterior, rtol=1e-3)
+    reconstruction = PyroNormal(model.decoder(2.0 * held.values["z"]), 1.0).log_prob(x).sum()
+    assert torch.allclose(terms["likelihood"], -reconstruction)
+
+
+def test_each_data_point_may_have_anchors_of_its_own():
+    model = build(learn_anchors=False, closest_anchor=False)
+    guide = TransportGuide(model)
+    x, own = torch.randn(4, X_DIM), torch.randn(4, 6, X_DIM)
+    loss = TraceMax_ELBO(max_plate_nesting=1)
+    trace = poutine.trace(model).get_trace(x, None, own)
+    assert int(trace.nodes["k"]["fn"].log_prob(torch.tensor(0)).exp().mul(6).round()[0]) == 1
+    assert torch.isfinite(loss.differentiable_loss(model, guide, x, None, own))
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("closest", [True, False])
+def test_particles_may_be_vectorised(closest, vectorized):
+    model = build(num_classes=2, closest_anchor=closest)
+    guide = TransportGuide(model)
+    loss = TraceMax_ELBO(max_plate_nesting=1, num_particles=3, vectorize_particles=vectorized)
+    ratio = loss.log_ratio(model, guide, torch.randn(4, X_DIM), torch.tensor([0, 1, 1, 0]))
+    assert ratio.shape == (3, 4)
+    assert bool(torch.isfinite(ratio).all())
+
+
+@pytest.mark.parametrize("kind", [TransportGuide, lambda m: AmortisedTransportGuide(m, Z_DIM)])
+def test_every_parameter_gets_a_gradient(kind):
+    model = build()
+    guide = kind(model)
+    loss = TraceMax_ELBO(max_plate_nesting=1)(model, guide)
+    loss(torch.randn(8, X_DIM)).backward()
+    without = [n for n, p in loss.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+def test_the_loss_falls_in_training():
+    model = build(num_operators=1)
+    guide = TransportGuide(model)
+    loss = TraceMax_ELBO(max_plate_nesting=1, model_weights={"z": 1e-4}, guide_weights={"z": 1e-4})
+    module = loss(model, guide)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    x = torch.randn(16, X_DIM)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = module(x)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_the_prior_of_the_operators_counts_in_training_only():
+    model = build(frobenius=2.0)
+    guide = TransportGuide(model)
+    x = torch.randn(5, X_DIM)
+    loss = TraceMax_ELBO(max_plate_nesting=1)
+    terms, held = loss.hold(model, guide, x)
+    model.eval()
+    without = loss.terms_at(held, model, guide, x)
+    penalty = 5 * model.operators.psi.square().sum()
+    assert torch.allclose(terms["prior"] - without["prior"], penalty, rtol=1e-4)
+
+
+def test_the_warm_up_draws_without_noise_and_near_the_encoding():
+    model = build()
+    guide = TransportGuide(model)
+    guide.warm_up = True
+    x = torch.randn(200, X_DIM)
+    trace = poutine.trace(guide).get_trace(x)
+    c = trace.nodes["c"]["value"]
+    assert c.abs().mean() == pytest.approx(0.01, rel=0.2)
+    expected = transport(model.operators.psi, c, model.encoder(x))
+    assert torch.equal(trace.nodes["z"]["value"], expected)
+    assert torch.isfinite(LikelihoodLoss().differentiable_loss(model, guide, x))
+
+
+def test_the_posterior_of_the_code_is_at_its_encoding():
+    model = build(latent_scale=4.0)
+    x = torch.randn(3, X_DIM)
+    posterior = TransportGuide(model).posterior(x)
+    assert torch.allclose(posterior["z"].mean, model.encoder(x) / 4)
+
+
+def test_two_instances_train_apart():
+    pairs = []
+    for _ in range(2):
+        model = build(num_operators=1)
+        pairs.append(TraceMax_ELBO(max_plate_nesting=1)(model, TransportGuide(model)))
+    before = [p.detach().clone() for p in pairs[1].parameters()]
+    pairs[1](torch.randn(4, X_DIM)).backward()
+    with torch.no_grad():
+        for p in pairs[1].parameters():
+            p -= 1e-4 * p.grad
+    assert all(p.grad is None for p in pairs[0].parameters())
+    assert any(not torch.equal(p, q) for p, q in zip(pairs[1].parameters(), before, strict=True))
+
+
+def test_names_a_label_without_anchors():
+    model = build(num_classes=2)
+    with pytest.raises(UserError, match="anchors of 2 classes; got the label 5"):
+        model(torch.zeros(1, X_DIM), torch.tensor([5]))
