@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -26,11 +27,18 @@ COMMANDS = {
 
 
 class Parser(ArgumentParser):
-    """A parser whose complaints are one line, like all others of this program."""
+    """A parser whose complaints are one line, like all others of this program.
+
+    Options are written in full: `--z` is a mistake and not `--z-dim`.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
         line = " ".join(message.split())
+        line = re.sub(r'Parser key "(\w+)":', lambda m: f"--{m[1].replace('_', '-')}:", line)
         raise UserError(f"{line}; see `{self.prog} --help`.")
 
 

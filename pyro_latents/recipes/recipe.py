@@ -21,7 +21,7 @@ from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
 from pyro_latents.recipes.registry import settings_of
 from pyro_latents.recipes.settings import Settings
-from pyro_latents.training.fit import FitOptions, fit
+from pyro_latents.training.options import FitOptions
 from pyro_latents.training.run_folder import RunFolder
 
 RECORDED_PACKAGES = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning", "numpy")
@@ -127,6 +127,9 @@ class Recipe:
             UserError: if ``out`` holds something else, or training fails for a reason that the
                 user can mend.
         """
+        # Lightning takes seconds to import, and only training needs it.
+        from pyro_latents.training.fit import fit
+
         if epochs is None and steps is None:
             epochs = self.settings.epochs
         fit_options = FitOptions(epochs=epochs, steps=steps, **options)

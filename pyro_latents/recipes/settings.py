@@ -17,10 +17,10 @@ from pyro_latents.data.sources import SHAPES
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import log_evidence_of_batches
-from pyro_latents.training.svi_module import SVIModule
 
 if TYPE_CHECKING:
     from pyro_latents.recipes.recipe import Recipe
+    from pyro_latents.training.svi_module import SVIModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,9 @@ class Settings(ABC):
 
     def training_module(self, recipe: Recipe) -> SVIModule:
         """Return the Lightning module that trains the recipe."""
+        # Lightning takes seconds to import, and only training needs it.
+        from pyro_latents.training.svi_module import SVIModule
+
         return SVIModule(
             recipe.model, recipe.guide, recipe.loss, self.build_optimizer, seed=recipe.seed
         )

@@ -75,9 +75,13 @@ class VAESettings(Settings):
         return Normal(self.scale, event_dims)
 
 
+# The paper trains for 200 epochs with Adam at 1e-4, halved every 50. Here ten times that step
+# makes do with fewer epochs, and keeps the three halvings.
+SHORT = {"epochs": 16, "halve_every": 4, "validation": 5_000}
+
 RECIPES = {
     # The embedded digits are 1,797 small images: more epochs, and a validation set to match.
-    "vae-digits": VAESettings(data="digits", epochs=100, validation=180),
-    "vae-mnist": VAESettings(data="mnist"),
-    "vae-fashion-mnist": VAESettings(data="fashion-mnist"),
+    "vae-digits": VAESettings(data="digits", epochs=100, halve_every=25, validation=180),
+    "vae-mnist": VAESettings(data="mnist", **SHORT),
+    "vae-fashion-mnist": VAESettings(data="fashion-mnist", **SHORT),
 }

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from lightning.pytorch.callbacks.progress import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from pyro_latents.data.batches import Batches
-from pyro_latents.errors import UserError
 from pyro_latents.files import write_atomically
 from pyro_latents.training.history import History, batches_done
+from pyro_latents.training.options import FitOptions
 from pyro_latents.training.run_folder import RunFolder, read_checkpoint
 
 # Steps between two checkpoints at least, so that saving stays a small part of short epochs.
@@ -28,41 +27,6 @@ MIN_STEPS_BETWEEN_CHECKPOINTS = 100
 
 # Builds the batches of "train" or "validation" on a device, for one rank of several.
 BatchesFactory = Callable[[str, torch.device, int, int], Batches | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How long and on what to train.
-
-    Args:
-        epochs: Passes over the training data; None leaves it to ``steps``.
-        steps: Gradient steps; None leaves it to ``epochs``.
-        devices: Number of devices, each with its share of every batch.
-        accelerator: Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``.
-        precision: Lightning's name of the number format, such as ``32-true``.
-        tensorboard: Whether to write TensorBoard's event files as well.
-        progress: Whether to show a progress bar.
-    """
-
-    epochs: int | None = None
-    steps: int | None = None
-    devices: int = 1
-    accelerator: str = "auto"
-    precision: str = "32-true"
-    tensorboard: bool = False
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "devices"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} must be at least 1; got {value}.")
-        if (self.epochs is None) == (self.steps is None):
-            raise UserError("give either --epochs or --steps.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the options by name, for the configuration of a run."""
-        return asdict(self)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -230,6 +194,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            # Pyro warns of a loss that is not finite; `SVIModule` says where it came from.
+            warnings.filterwarnings("ignore", message="Encountered", module="pyro")
             yield
     finally:
         logger.setLevel(level)

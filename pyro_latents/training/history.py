@@ -64,7 +64,9 @@ class History(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Add the row of the epoch and write the table."""
-        assert self._total is not None
+        if self._total is None:
+            # Lightning ends an epoch without a batch when it resumes at the end of one.
+            return
         mean = trainer.strategy.reduce(self._total / self._steps, reduce_op="mean")
         done, batches = batches_done(trainer), len(trainer.train_dataloader)
         # An epoch that is cut has no validation of its own, only that of the one before.

@@ -10,14 +10,15 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 
-def first_non_finite_site(model: Callable, guide: Callable, batch: tuple[Any, ...]) -> str:
+def first_non_finite_site(model: Callable, guide: Callable, batch: tuple[Any, ...]) -> str | None:
     """Say which sample site first has a value or log-density that is not finite.
 
     The guide is searched before the model, each in the order of its sites. Distributions are not
     validated, so that the search gets past the first bad parameter.
 
     Returns:
-        One phrase, such as ``the log-density of site 'z' in the guide is nan``.
+        One phrase, such as ``the log-density of site 'z' in the guide is nan``, or None if every
+        site is finite.
     """
     with torch.no_grad(), pyro.validation_enabled(False):
         guide_trace = poutine.trace(guide).get_trace(*batch)
@@ -25,7 +26,7 @@ def first_non_finite_site(model: Callable, guide: Callable, batch: tuple[Any, ..
         if found is None:
             replayed = poutine.replay(model, guide_trace)
             found = _search(poutine.trace(replayed).get_trace(*batch), "model")
-    return found or "every site is finite on its own, so the objective itself is not"
+    return found
 
 
 def _search(trace: Trace, where: str) -> str | None:

@@ -64,10 +64,19 @@ class SVIModule(lightning.LightningModule):
             UserError: if it is not finite; the message names the site where that began.
         """
         torch.manual_seed(mixed_seed(self.seed, *seeds))
-        with local_parameters(self.elbo.model, self.elbo.guide):
-            loss = self.elbo(*batch) / len(batch[0])
+        try:
+            with local_parameters(self.elbo.model, self.elbo.guide):
+                loss = self.elbo(*batch) / len(batch[0])
+        except ValueError as error:
+            # Parameters that are not finite fail the validation of a distribution.
+            site = self._first_non_finite_site(batch, *seeds)
+            if site is None:
+                raise
+            raise UserError(self._message("not finite", site)) from error
         if not torch.isfinite(loss):
-            raise UserError(self._non_finite_message(loss, batch, *seeds))
+            site = self._first_non_finite_site(batch, *seeds)
+            site = site or "every site is finite on its own, the objective is not"
+            raise UserError(self._message(str(loss.item()), site))
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -80,15 +89,18 @@ class SVIModule(lightning.LightningModule):
         self.log("validation_loss", loss, batch_size=len(batch[0]), sync_dist=True)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule at the end of an epoch, and not where a run is cut within one."""
-        if batches_done(self.trainer) % len(self.trainer.train_dataloader) == 0:
+        """Step the schedule once an epoch of the data, however often Lightning's were cut."""
+        if scheduler.last_epoch < batches_done(self.trainer) // len(self.trainer.train_dataloader):
             scheduler.step()
 
-    def _non_finite_message(self, loss: Tensor, batch: Batch, *seeds: int) -> str:
+    def _first_non_finite_site(self, batch: Batch, *seeds: int) -> str | None:
         torch.manual_seed(mixed_seed(self.seed, *seeds))
         with local_parameters(self.elbo.model, self.elbo.guide):
-            site = first_non_finite_site(self.elbo.model, self.elbo.guide, batch)
+            return first_non_finite_site(self.elbo.model, self.elbo.guide, batch)
+
+    def _message(self, loss: str, site: str) -> str:
+        step = self.global_step
         return (
-            f"the loss is {loss.item()} at step {self.global_step}: {site}. "
+            f"the loss is {loss} at step {step}: {site}. "
             "Lower --learning-rate or set --gradient-clip."
         )

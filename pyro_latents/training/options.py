@@ -1,0 +1,41 @@
+"""How long and on what to train."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyro_latents.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How long and on what to train.
+
+    Args:
+        epochs: Passes over the training data; None leaves it to ``steps``.
+        steps: Gradient steps; None leaves it to ``epochs``.
+        devices: Number of devices, each with its share of every batch.
+        accelerator: Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``.
+        precision: Lightning's name of the number format, such as ``32-true``.
+        tensorboard: Whether to write TensorBoard's event files as well.
+        progress: Whether to show a progress bar.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    devices: int = 1
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "devices"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1; got {value}.")
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError("give either --epochs or --steps.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options by name, for the configuration of a run."""
+        return asdict(self)

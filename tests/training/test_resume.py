@@ -1,0 +1,96 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from pyro_latents import zoo
+from pyro_latents.errors import UserError
+from pyro_latents.training.run_folder import read_checkpoint
+
+SMALL = {"networks": "dense", "halve_every": 1}
+
+
+def train(out, seed=0, **options):
+    recipe = zoo.recipe("vae-digits", seed=seed, **SMALL)
+    return recipe.train(out, progress=False, accelerator="cpu", **options)
+
+
+def state(run):
+    """Everything that must be equal: parameters, optimiser, and the history but its seconds."""
+    checkpoint = read_checkpoint(run.folder.checkpoint_path)
+    rows = [line.rsplit(",", 1)[0] for line in run.folder.history_path.read_text().splitlines()]
+    return checkpoint["state_dict"], checkpoint["optimizer_states"], rows
+
+
+def assert_equal(run, other):
+    *mine, my_rows = state(run)
+    *theirs, their_rows = state(other)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+    assert my_rows == their_rows
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):
+    runs = [train(tmp_path / str(i), seed, epochs=2) for i, seed in enumerate((0, 0, 1))]
+    assert_equal(runs[0], runs[1])
+    assert state(runs[0])[2] != state(runs[2])[2]
+
+
+@pytest.mark.parametrize("first", [{"epochs": 1}, {"steps": 17}], ids=["epoch", "within an epoch"])
+def test_a_resumed_run_is_that_which_did_not_stop(tmp_path, first):
+    whole = train(tmp_path / "whole", steps=36)
+    train(tmp_path / "parts", **first)
+    assert_equal(whole, train(tmp_path / "parts", steps=36, resume=True))
+
+
+def test_a_killed_run_is_resumed_exactly(tmp_path):
+    whole = train(tmp_path / "whole", epochs=40)
+    command = [sys.executable, "-m", "pyro_latents", "train", "vae-digits", "--epochs", "40"]
+    command += [
+        "--networks",
+        "dense",
+        "--halve-every",
+        "1",
+        "--out",
+        str(tmp_path / "killed"),
+        "--accelerator",
+        "cpu",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    checkpoint = tmp_path / "killed" / "checkpoint.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert_equal(whole, train(tmp_path / "killed", epochs=40, resume=True))
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    run = train(tmp_path / "run", steps=2)
+    before = run.folder.checkpoint_path.read_bytes()
+    with pytest.raises(UserError, match="holds a run already: add --resume"):
+        train(tmp_path / "run", steps=3)
+    assert run.folder.checkpoint_path.read_bytes() == before
+
+
+def test_a_run_is_not_resumed_with_other_settings(tmp_path):
+    train(tmp_path / "run", steps=2)
+    recipe = zoo.recipe("vae-digits", **{**SMALL, "z_dim": 3})
+    with pytest.raises(UserError, match="was trained with z_dim 10, not 3"):
+        recipe.train(tmp_path / "run", steps=4, resume=True)
+
+
+def test_no_file_is_left_half_written(tmp_path):
+    run = train(tmp_path / "run", steps=2)
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoint.ckpt",
+        "config.yaml",
+        "history.csv",
+    ]
