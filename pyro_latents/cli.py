@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "show the recipes: story, data, guides, paper",
     "train": "train a recipe into a run folder",
     "evaluate": "measure a run on test data",
+    "plot": "draw the figures of a run",
     "reproduce": "run a table or figure of one of the papers",
 }
 
@@ -176,6 +177,16 @@ def _evaluate(arguments: list[str]) -> None:
             else f"{name:<{width}}  {value}"
         )
     print(f"written to {run.folder.metrics_path}")
+
+
+def _plot(arguments: list[str]) -> None:
+    parser = Parser(prog="pyro-latents plot", description=COMMANDS["plot"])
+    parser.add_argument("run", help="folder of the run")
+    given = parser.parse_args(arguments)
+    from pyro_latents import zoo
+
+    for path in zoo.open_run(given.run).plot():
+        print(path)
 
 
 def _reproduce(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_evaluating_leaves_the_checkpoint_as_it_was(run):
     assert (run / "checkpoint.ckpt").read_bytes() == before
 
 
+def test_plot_draws_images_and_the_history(run, capsys):
+    assert main(["plot", str(run)]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in paths] == ["images.png", "history.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
 def test_options_may_come_from_a_file(tmp_path):
     config = tmp_path / "options.yaml"
     config.write_text("z_dim: 3\nnetworks: dense\naccelerator: cpu\nsteps: 12\n")
@@ -65,7 +73,7 @@ MISTAKES = {
     "no recipe": (["train"], "train which recipe?"),
     "unknown recipe": (["train", "vae-minst"], "unknown recipe 'vae-minst': did you mean vae-"),
     "unknown guide": (["train", "vae-digits", "--guide", "g"], "vae-digits has no guide 'g'; its"),
-    "unknown option": (["train", "vae-digits", "--z", "3"], "--z"),
+    "abbreviation": (["train", "vae-digits", "--z", "3"], "unrecognized arguments: --z"),
     "no number": (["train", "vae-digits", "--epochs", "many"], "--epochs"),
     "no data": (["train", "vae-mnist", "--data-dir", "/nowhere"], "/nowhere"),
     "no training points": (["train", "vae-digits", "--limit-train", "0"], "--limit-train must"),

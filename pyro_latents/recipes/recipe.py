@@ -19,6 +19,7 @@ from pyro_latents.data.batches import Batches, BatchMaker
 from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
+from pyro_latents.plots import learning_curve, save
 from pyro_latents.recipes.registry import settings_of
 from pyro_latents.recipes.settings import Settings
 from pyro_latents.training.options import FitOptions
@@ -268,16 +269,26 @@ class Run:
             raise UserError(f"--particles must be at least 1; got {particles}.")
         if limit_test is not None and limit_test < 1:
             raise UserError(f"--limit-test must be at least 1; got {limit_test}.")
-        recipe = self.recipe
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        recipe.model.to(device)
-        recipe.guide.to(device)
-        splits = recipe.splits.to(device)
-        test = splits.test.take(slice(limit_test))
-        batches = recipe.settings.build_batches(test, splits)
-        metrics = recipe.settings.metrics(recipe, batches, particles)
-        self.folder.add_metrics({"test_points": len(test), **metrics})
+        batches = self._test_batches(limit_test)
+        metrics = self.recipe.settings.metrics(self.recipe, batches, particles)
+        self.folder.add_metrics({"test_points": len(batches), **metrics})
         return self.metrics
+
+    def plot(self) -> list[Path]:
+        """Draw the learning curve and the story's figures; return the pictures' paths."""
+        torch.manual_seed(self.recipe.seed)
+        figures = self.recipe.settings.figures(self.recipe, self._test_batches())
+        figures["history"] = learning_curve(self.folder.history_path)
+        folder = self.folder.figures_path
+        return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+    def _test_batches(self, limit: int | None = None) -> BatchMaker:
+        """The maker of the test batches, on the device that there is, beside the parameters."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.recipe.model.to(device)
+        self.recipe.guide.to(device)
+        splits = self.recipe.splits.to(device)
+        return self.recipe.settings.build_batches(splits.test.take(slice(limit)), splits)
 
 
 def _free_folder(name: str) -> Path:

@@ -11,16 +11,23 @@ import torch
 from pyro.infer import ELBO
 from torch import nn
 
-from pyro_latents.data.batches import BatchMaker
+from pyro_latents.data.batches import Batches, BatchMaker
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.data.sources import SHAPES
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import log_evidence_of_batches
+from pyro_latents.evaluation.images import prior_means, reconstructions
+from pyro_latents.plots import image_rows
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pyro_latents.recipes.recipe import Recipe
     from pyro_latents.training.svi_module import SVIModule
+
+# Images in a row of a figure.
+COLUMNS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +139,19 @@ class Settings(ABC):
             "k_hat_above_0.7": 100 * (evidence.k_hat > 0.7).double().mean().item(),
             "effective_sample_size": evidence.ess.mean().item(),
         }
+
+    def figures(self, recipe: Recipe, batches: BatchMaker) -> dict[str, Figure]:
+        """Return the pictures that `pyro-latents plot` draws of a run, by file name.
+
+        Args:
+            recipe: The trained recipe.
+            batches: The maker of the test batches.
+        """
+        loader = Batches(batches, COLUMNS, seed=recipe.seed, shuffle=False)
+        batch = loader.batch(0)
+        rows = {
+            "test images": batch[0],
+            "reconstructions": reconstructions(recipe.model, recipe.guide, *batch),
+            "prior draws": prior_means(recipe.model, len(batch[0])),
+        }
+        return {"images": image_rows(rows)} if len(self.x_shape) == 3 else {}

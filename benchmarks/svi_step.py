@@ -1,0 +1,140 @@
+"""Time one SVI step of a VAE against a loop written by hand in PyTorch, in one run.
+
+The hand-written loop has the same networks, batch, objective and optimiser. The contestants take
+turns in short blocks, so that a machine whose speed drifts treats them alike; the medians of the
+ratios of neighbouring blocks are printed.
+
+    python benchmarks/svi_step.py [--recipe vae-mnist] [--rounds 60] [--threads 1]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import lightning
+import pyro
+import torch
+from pyro.infer import SVI
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from pyro_latents import zoo
+from pyro_latents.guides.families import MIN_SCALE
+from pyro_latents.recipes.recipe import Recipe
+from pyro_latents.training.fit import fit
+from pyro_latents.training.options import FitOptions
+from pyro_latents.training.run_folder import RunFolder
+
+STEPS_PER_BLOCK = 10
+
+
+def by_hand(recipe: Recipe, batches: list[torch.Tensor]) -> Callable[[], None]:
+    """A training loop as one would write it for this model alone."""
+    encoder, head = recipe.guide.encoder, recipe.guide.families["z"].head
+    decoder = recipe.model.decoder
+    parameters = [*recipe.model.parameters(), *recipe.guide.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+
+    def block() -> None:
+        for x in batches:
+            optimizer.zero_grad()
+            loc, log_scale = head(encoder(x)).chunk(2, dim=-1)
+            q = Normal(loc, log_scale.exp() + MIN_SCALE, validate_args=False)
+            logits = decoder(q.rsample())
+            reconstruction = binary_cross_entropy_with_logits(logits, x, reduction="sum")
+            prior = Normal(torch.zeros_like(loc), 1.0, validate_args=False)
+            loss = (reconstruction + kl_divergence(q, prior).sum()) / len(x)
+            loss.backward()
+            optimizer.step()
+            # Every trainer looks at its loss, if only to see that it is a number.
+            loss.item()
+
+    return block
+
+
+def by_svi(recipe: Recipe, batches: list[torch.Tensor]) -> Callable[[], None]:
+    """Plain `pyro.infer.SVI`."""
+    svi = SVI(recipe.model, recipe.guide, pyro.optim.Adam({"lr": 1e-3}), recipe.loss)
+
+    def block() -> None:
+        for x in batches:
+            svi.step(x)
+
+    return block
+
+
+class Blocks:
+    """Batches that hand the turn over after each block: it is the trainer that waits."""
+
+    def __init__(self, batches: list[torch.Tensor], others: list, rounds: int) -> None:
+        self.batches = batches
+        self.others = others
+        self.rounds = rounds
+        self.seconds: list[list[float]] = []
+
+    def __len__(self) -> int:
+        return self.rounds * len(self.batches)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Every epoch is the same."""
+
+    def __iter__(self):
+        for _ in range(self.rounds):
+            times = [_seconds(block) for block in self.others]
+            began = time.perf_counter()
+            for x in self.batches:
+                yield (x,)
+            self.seconds.append([*times, time.perf_counter() - began])
+
+
+def _seconds(block: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    block()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Run the contest and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="vae-mnist")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    recipes = [zoo.recipe(given.recipe, seed=i) for i in range(3)]
+    size = recipes[0].settings.batch_size
+    batches = [torch.rand(size, *recipes[0].settings.x_shape) for _ in range(STEPS_PER_BLOCK)]
+    others = [by_hand(recipes[0], batches), by_svi(recipes[1], batches)]
+    blocks = Blocks(batches, others, given.rounds + 3)
+    module = recipes[2].settings.training_module(recipes[2])
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            module,
+            lambda split, *_: blocks if split == "train" else None,
+            RunFolder(folder),
+            FitOptions(epochs=1, accelerator="cpu", progress=False),
+        )
+    # The first rounds are a warm-up.
+    rounds = blocks.seconds[3:]
+    result = {
+        "recipe": given.recipe,
+        "rounds": len(rounds),
+        "threads": given.threads,
+        "milliseconds_by_hand": 1e3 * median(r[0] for r in rounds) / STEPS_PER_BLOCK,
+        "ratio_of_svi": median(r[1] / r[0] for r in rounds),
+        "ratio_of_the_trainer": median(r[2] / r[0] for r in rounds),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }
+    print(json.dumps(result, indent=2))
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

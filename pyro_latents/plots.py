@@ -1,0 +1,75 @@
+"""Figures from results; nothing is computed here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyro_latents.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INCHES_PER_IMAGE = 0.6
+
+
+def image_rows(rows: Mapping[str, Tensor]) -> Figure:
+    """Draw rows of images, each with its name at the left.
+
+    Args:
+        rows: Images in [0, 1] by the name of their row, each of shape `count channels height
+            width` with one count, and 1 or 3 channels.
+    """
+    figure_of = _figure()
+    columns = len(next(iter(rows.values())))
+    figure = figure_of(
+        figsize=(INCHES_PER_IMAGE * columns + 1.3, INCHES_PER_IMAGE * len(rows) + 0.1),
+        layout="constrained",
+    )
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axis, (name, images) in zip(axes, rows.items(), strict=True):
+        strip = torch.cat(list(images.detach().cpu().clamp(0, 1)), dim=-1)
+        # Ink on paper reads better than light on black.
+        shown = 1 - strip[0] if len(strip) == 1 else strip.permute(1, 2, 0)
+        axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+        axis.set(xticks=[], yticks=[])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return figure
+
+
+def learning_curve(history: Path) -> Figure:
+    """Draw the losses of a run's ``history.csv`` over its epochs, in nats per data point."""
+    with open(history, newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = _figure()(figsize=(5, 3), layout="constrained")
+    axis = figure.subplots()
+    for column, name in (("loss", "training"), ("validation_loss", "validation")):
+        points = [(int(row["epoch"]), float(row[column])) for row in rows if row[column]]
+        if points:
+            axis.plot(*zip(*points, strict=True), label=name, marker="." if len(rows) < 9 else "")
+    axis.set(xlabel="epoch", ylabel="loss, nats per data point")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as a picture, whole; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.removeprefix(".")
+    write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150))
+    return path
+
+
+def _figure() -> type[Figure]:
+    # Not `pyplot`: it keeps every figure, and looks for a screen.
+    from matplotlib.figure import Figure
+
+    return Figure
