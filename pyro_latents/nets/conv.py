@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.leading import over_leading
 
 IMAGE_SIZE = 28
@@ -33,6 +34,7 @@ class ConvEncoder(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
         )
+        initialise_for_relu(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels 28 28` to `*leading features_dim`."""
@@ -66,6 +68,7 @@ class ConvDecoder(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),
         )
+        initialise_for_relu(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `*leading z_dim` to `*leading channels 28 28`."""
