@@ -37,7 +37,7 @@ def by_hand(recipe: Recipe, batches: list[torch.Tensor]) -> Callable[[], None]:
     encoder, head = recipe.guide.encoder, recipe.guide.families["z"].head
     decoder = recipe.model.decoder
     parameters = [*recipe.model.parameters(), *recipe.guide.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
 
     def block() -> None:
         for x in batches:
@@ -58,7 +58,9 @@ def by_hand(recipe: Recipe, batches: list[torch.Tensor]) -> Callable[[], None]:
 
 def by_svi(recipe: Recipe, batches: list[torch.Tensor]) -> Callable[[], None]:
     """Plain `pyro.infer.SVI`."""
-    svi = SVI(recipe.model, recipe.guide, pyro.optim.Adam({"lr": 1e-3}), recipe.loss)
+    svi = SVI(
+        recipe.model, recipe.guide, pyro.optim.Adam({"lr": 1e-3, "fused": True}), recipe.loss
+    )
 
     def block() -> None:
         for x in batches:
