@@ -35,16 +35,32 @@ def test_two_models_in_one_process_both_learn():
         assert sum(losses[-5:]) < sum(losses[:5])
 
 
-def test_our_svi_gives_the_losses_of_pyros():
+OPTIMISERS = {
+    "adam": lambda: pyro.optim.Adam({"lr": 0.01}),
+    "exponential": lambda: pyro.optim.ExponentialLR(
+        {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.01}, "gamma": 0.9}
+    ),
+    "clipped": lambda: pyro.optim.Adam({"lr": 0.01}, {"clip_norm": 1.0}),
+    "clipped adam": lambda: pyro.optim.ClippedAdam({"lr": 0.01}),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_our_svi_gives_the_losses_of_pyros(optimiser):
     x = torch.rand(16, *SHAPE)
     losses = []
     for kind in (pyro.infer.SVI, SVI):
         pyro.clear_param_store()
         torch.manual_seed(3)
         model, guide = build()
-        svi = kind(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        svi = kind(model, guide, OPTIMISERS[optimiser](), Trace_ELBO())
         losses.append([svi.step(x) for _ in range(5)] + [svi.evaluate_loss(x)])
-    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_options_by_name_are_refused():
+    with pytest.raises(ValueError, match="give the optimiser one dictionary of options"):
+        SVI(*build(), pyro.optim.Adam(lambda name: {"lr": 0.01}), Trace_ELBO())
 
 
 def test_evaluating_changes_no_parameter():

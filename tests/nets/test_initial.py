@@ -5,10 +5,10 @@ from torch import nn
 from pyro_latents.nets.initial import initialise_for_relu
 
 LAYERS = {
-    "linear": (nn.Linear(400, 300), (400,)),
-    "convolution": (nn.Conv2d(32, 64, 4, stride=2), (32, 20, 20)),
-    "transposed": (nn.ConvTranspose2d(64, 32, 4), (64, 20, 20)),
-    "transposed with stride": (nn.ConvTranspose2d(64, 32, 4, stride=2), (64, 20, 20)),
+    "linear": (nn.Linear(400, 512), (400,)),
+    "convolution": (nn.Conv2d(32, 512, 4, stride=2), (32, 24, 24)),
+    "transposed": (nn.ConvTranspose2d(32, 512, 4), (32, 12, 12)),
+    "transposed with stride": (nn.ConvTranspose2d(32, 512, 4, stride=2), (32, 12, 12)),
 }
 
 
@@ -16,7 +16,7 @@ LAYERS = {
 def test_the_second_moment_passes_through_a_relu(name):
     layer, shape = LAYERS[name]
     initialise_for_relu(layer)
-    x = torch.randn(20, *shape).relu() * 2**0.5
+    x = torch.randn(4, *shape).relu() * 2**0.5
     out = layer(x)
     if out.dim() == 4:
         # Away from the border, where fewer inputs arrive.
