@@ -164,11 +164,18 @@ def _evaluate(arguments: list[str]) -> None:
     parser.add_argument("run", help="folder of the run")
     parser.add_argument("--particles", type=int, default=1000, help="importance samples")
     parser.add_argument("--limit-test", type=int | None, help="test points to use")
+    parser.add_argument(
+        "--likelihood-points", type=int, default=1000, help="test points of log_likelihood"
+    )
     given = parser.parse_args(arguments)
     from pyro_latents import zoo
 
     run = zoo.open_run(given.run)
-    metrics = run.evaluate(particles=given.particles, limit_test=given.limit_test)
+    metrics = run.evaluate(
+        particles=given.particles,
+        likelihood_points=given.likelihood_points,
+        limit_test=given.limit_test,
+    )
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(
@@ -192,7 +199,7 @@ def _plot(arguments: list[str]) -> None:
 def _reproduce(arguments: list[str]) -> None:
     parser = Parser(prog="pyro-latents reproduce", description=COMMANDS["reproduce"])
     parser.add_argument("table", nargs="?", help="its name; without one, all are listed")
-    parser.add_argument("--budget", default="quick", help="quick (minutes) or paper")
+    parser.add_argument("--budget", default="paper", help="quick (minutes) or paper (default)")
     parser.add_argument("--data", type=str | None, help="another data set than the paper's")
     parser.add_argument("--data-dir", type=str | None, help="folder of the data sets")
     parser.add_argument("--out", type=str | None, help="folder to write (default: results/TABLE)")

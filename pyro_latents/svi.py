@@ -35,8 +35,8 @@ class SVI(pyro.infer.SVI):
         super().__init__(model, guide, optim, loss, **kwargs)
         if callable(self.optim.pt_optim_args):
             raise ValueError(
-                "SVI with module-local parameters cannot ask for the options of a parameter by its "
-                "name in the global store: give the optimiser one dictionary of options."
+                "SVI with module-local parameters cannot ask for the options of a parameter by "
+                "its name in the global store: give the optimiser one dictionary of options."
             )
 
     def step(self, *args: Any, **kwargs: Any) -> float:
@@ -71,7 +71,7 @@ class SVI(pyro.infer.SVI):
 
 def _shares_options(optim: PyroOptim) -> bool:
     """Whether one torch optimiser can serve all parameters: it has no schedule and no clipping."""
-    return optim.pt_clip_args is None and not isinstance(optim, PyroLRScheduler)
+    return not optim.pt_clip_args and not isinstance(optim, PyroLRScheduler)
 
 
 def _sites(captured: Any) -> Iterable[dict[str, Any]]:

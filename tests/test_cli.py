@@ -87,6 +87,7 @@ MISTAKES = {
     "no run": (["evaluate", "/nowhere/run"], "/nowhere/run is not there"),
     "no particles": (["evaluate", "{run}", "--particles", "0"], "--particles must be at least 1"),
     "no test points": (["evaluate", "{run}", "--limit-test", "0"], "--limit-test must be"),
+    "no likelihood": (["evaluate", "{run}", "--likelihood-points", "0"], "--likelihood-points"),
     "unknown table": (["reproduce", "table"], "unknown table 'table'"),
 }
 

@@ -36,6 +36,28 @@ class Evidence:
     ess: Tensor
 
 
+@dataclass(frozen=True)
+class ImportanceSampling:
+    """How the marginal likelihood of a data set is estimated.
+
+    Args:
+        particles: Importance samples for each data point.
+        points: Data points to estimate it for, the first ones: each of them takes a decoder pass
+            a particle.
+
+    Raises:
+        UserError: if one of them is not positive.
+    """
+
+    particles: int = 1000
+    points: int = 1000
+
+    def __post_init__(self) -> None:
+        for option, value in (("particles", self.particles), ("likelihood-points", self.points)):
+            if value < 1:
+                raise UserError(f"--{option} must be at least 1; got {value}.")
+
+
 def log_evidence(
     model: Callable,
     guide: Callable,
@@ -91,17 +113,34 @@ def log_evidence_of_batches(
     batches: BatchMaker,
     *,
     num_particles: int = 1000,
+    points: int | None = None,
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int = 100,
     progress: bool = True,
 ) -> Evidence:
-    """`log_evidence` of a whole data set; the arguments are those of `bound_terms`."""
-    loader = Batches(batches, batch_size, seed=seed, shuffle=False)
-    parts = []
-    for number, batch in enumerate(tqdm(loader, desc="log likelihood", disable=not progress)):
+    """`log_evidence` of a data set; the arguments are those of `bound_terms`.
+
+    Args:
+        model: The generative model.
+        guide: The proposal.
+        batches: The maker of the batches of the data set.
+        num_particles: Importance samples for each data point.
+        points: The number of data points, the first ones; None for all.
+        seed: Of the draws.
+        batch_size: Data points at a time.
+        progress: Whether to show a progress bar.
+    """
+    points = min(points or len(batches), len(batches))
+    loader = Batches(batches, min(batch_size, points), seed=seed, shuffle=False)
+    parts: list[Evidence] = []
+    numbers = range(-(-points // loader.batch_size))
+    for number in tqdm(numbers, desc="log likelihood", disable=not progress):
         torch.manual_seed(mixed_seed(seed, number))
-        parts.append(log_evidence(model, guide, *batch, num_particles=num_particles))
-    return _concatenated(parts)
+        parts.append(
+            log_evidence(model, guide, *loader.batch(number), num_particles=num_particles)
+        )
+    whole = _concatenated(parts)
+    return Evidence(whole.log_evidence[:points], whole.k_hat[:points], whole.ess[:points])
 
 
 def _log_weights(

@@ -19,6 +19,7 @@ from pyro_latents.data.batches import Batches, BatchMaker
 from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
+from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.plots import learning_curve, save
 from pyro_latents.recipes.registry import settings_of
 from pyro_latents.recipes.settings import Settings
@@ -257,20 +258,24 @@ class Run:
         return recipe
 
     def evaluate(
-        self, *, particles: int = 1000, limit_test: int | None = None
+        self,
+        *,
+        particles: int = 1000,
+        likelihood_points: int = 1000,
+        limit_test: int | None = None,
     ) -> dict[str, float]:
         """Measure the run on test data and add the figures to ``metrics.json``.
 
         Args:
-            particles: Importance samples for each data point's marginal likelihood.
+            particles: Importance samples for the marginal likelihood of a data point.
+            likelihood_points: Test points to estimate it for, the first ones.
             limit_test: Test points to use, None for all.
         """
-        if particles < 1:
-            raise UserError(f"--particles must be at least 1; got {particles}.")
         if limit_test is not None and limit_test < 1:
             raise UserError(f"--limit-test must be at least 1; got {limit_test}.")
+        sampling = ImportanceSampling(particles, likelihood_points)
         batches = self._test_batches(limit_test)
-        metrics = self.recipe.settings.metrics(self.recipe, batches, particles)
+        metrics = self.recipe.settings.metrics(self.recipe, batches, sampling)
         self.folder.add_metrics({"test_points": len(batches), **metrics})
         return self.metrics
 

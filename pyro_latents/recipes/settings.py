@@ -16,7 +16,7 @@ from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.data.sources import SHAPES
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
-from pyro_latents.evaluation.evidence import log_evidence_of_batches
+from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
 from pyro_latents.evaluation.images import prior_means, reconstructions
 from pyro_latents.plots import image_rows
 
@@ -121,24 +121,32 @@ class Settings(ABC):
             recipe.model, recipe.guide, recipe.loss, self.build_optimizer, seed=recipe.seed
         )
 
-    def metrics(self, recipe: Recipe, batches: BatchMaker, particles: int) -> dict[str, float]:
+    def metrics(
+        self, recipe: Recipe, batches: BatchMaker, sampling: ImportanceSampling
+    ) -> dict[str, float]:
         """Return what `pyro-latents evaluate` reports of the test data, by name.
 
         Args:
             recipe: The trained recipe.
             batches: The maker of the test batches.
-            particles: Importance samples for each data point's marginal likelihood.
+            sampling: How the marginal likelihood is estimated.
         """
         terms = bound_terms(recipe.model, recipe.guide, batches, seed=recipe.seed)
-        evidence = log_evidence_of_batches(
-            recipe.model, recipe.guide, batches, num_particles=particles, seed=recipe.seed
+        found = log_evidence_of_batches(
+            recipe.model,
+            recipe.guide,
+            batches,
+            num_particles=sampling.particles,
+            points=sampling.points,
+            seed=recipe.seed,
         )
         return {
             **terms,
-            "log_likelihood": evidence.log_evidence.mean().item(),
-            "log_likelihood_particles": particles,
-            "k_hat_above_0.7": 100 * (evidence.k_hat > 0.7).double().mean().item(),
-            "effective_sample_size": evidence.ess.mean().item(),
+            "log_likelihood": found.log_evidence.mean().item(),
+            "log_likelihood_particles": sampling.particles,
+            "log_likelihood_points": len(found.log_evidence),
+            "k_hat_above_0.7": 100 * (found.k_hat > 0.7).double().mean().item(),
+            "effective_sample_size": found.ess.mean().item(),
         }
 
     def figures(self, recipe: Recipe, batches: BatchMaker) -> dict[str, Figure]:

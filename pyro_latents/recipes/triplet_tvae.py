@@ -21,6 +21,7 @@ from pyro_latents.data.triplets import (
     Triplets,
 )
 from pyro_latents.errors import UserError
+from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.evaluation.knn import knn_accuracy
 from pyro_latents.guides.families import Flow, MeanField, PointMass
 from pyro_latents.guides.pose_tvae import centre
@@ -173,7 +174,9 @@ class TripletSettings(AffineOptions, Settings):
             return Triplets(examples, self.build_ranges())
         return SeveralViews(examples, (Pixelation(),) * self.num_views)
 
-    def metrics(self, recipe: Recipe, batches: BatchMaker, particles: int) -> dict[str, float]:
+    def metrics(
+        self, recipe: Recipe, batches: BatchMaker, sampling: ImportanceSampling
+    ) -> dict[str, float]:
         """Return the figures of single images: the VAE in the model, with the image encoder.
 
         To those of every story, ``knn_accuracy`` is added: 5 nearest neighbours of the means of
@@ -182,7 +185,7 @@ class TripletSettings(AffineOptions, Settings):
         image = SimpleNamespace(
             model=recipe.model.image_model(), guide=recipe.guide.image_guide(), seed=recipe.seed
         )
-        found = super().metrics(image, Plain(batches.examples), particles)
+        found = super().metrics(image, Plain(batches.examples), sampling)
         return {**found, **_knn(recipe, batches.examples)}
 
 
@@ -207,9 +210,11 @@ class VAEPlusSettings(AffineOptions, VAESettings):
         """Return the maker of augmented images."""
         return Augmented(examples, self.build_ranges())
 
-    def metrics(self, recipe: Recipe, batches: BatchMaker, particles: int) -> dict[str, float]:
+    def metrics(
+        self, recipe: Recipe, batches: BatchMaker, sampling: ImportanceSampling
+    ) -> dict[str, float]:
         """Return the figures of the images as they are, with ``knn_accuracy``."""
-        found = super().metrics(recipe, Plain(batches.examples), particles)
+        found = super().metrics(recipe, Plain(batches.examples), sampling)
         return {**found, **_knn(recipe, batches.examples)}
 
 

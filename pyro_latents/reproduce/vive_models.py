@@ -60,7 +60,8 @@ def build(spec: Spec, context: Context) -> Recipe:
     if spec.story == "vae":
         # The baseline has the networks and the training of the others.
         pose = zoo.recipes()["pose-tvae-mnist"]
-        shared = {name: getattr(pose, name) for name in ("epochs", "batch_size", "validation")}
+        names = ("epochs", "batch_size", "validation", "halve_every")
+        shared = {name: getattr(pose, name) for name in names}
         settings = {"networks": "dense", **shared, **settings}
     data = context.data or settings.pop("data", "mnist")
     limit = QUICK_IMAGES if context.budget == "quick" else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning
+import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ Batch = tuple[Tensor, ...]
 OptimizerFactory = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
 
 VALIDATION = -1
+
+# Pyro's checks of shapes, supports and parameters cost milliseconds a step. What is wrong with a
+# model or its data shows in the first steps; after them the loss alone is watched.
+CHECKED_STEPS = 10
 
 
 class SVIModule(lightning.LightningModule):
@@ -51,6 +56,7 @@ class SVIModule(lightning.LightningModule):
         self.elbo = elbo(model, guide)
         self.seed = seed
         self._build_optimizer = build_optimizer
+        self._steps = 0
 
     def configure_optimizers(self) -> Any:
         """Hand the optimiser and its schedule to Lightning."""
@@ -64,8 +70,10 @@ class SVIModule(lightning.LightningModule):
             UserError: if it is not finite; the message names the site where that began.
         """
         seed_draws(mixed_seed(self.seed, *seeds))
+        self._steps += 1
+        checked = pyro.validation_enabled(self._steps <= CHECKED_STEPS)
         try:
-            with local_parameters(self.elbo.model, self.elbo.guide):
+            with local_parameters(self.elbo.model, self.elbo.guide), checked:
                 loss = self.elbo(*batch) / len(batch[0])
         except ValueError as error:
             # Parameters that are not finite fail the validation of a distribution.
