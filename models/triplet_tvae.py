@@ -127,7 +127,7 @@ class TripletTVAE(PyroModule):
 
     def transition(self, z: Tensor, T: Tensor) -> Distribution:
         """Return `r(. | z, T)`, of event shape `(z_dim,)`."""
-        moved = self.transformation.apply(z, T)
+        moved = self.transformation(z, T)
         if self.transition_scale == 0:
             return Delta(moved, event_dim=1)
         return Normal(moved, self.transition_scale).to_event(1)

@@ -6,6 +6,7 @@ and both demands are met exactly: :math:`T_{id} = 0` and :math:`T^{-1} = -T`.
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,8 @@ class LatentTransformation(nn.Module):
         parameter_dim: Size `p` of the latent transformation.
 
     Implementing a transformation:
-        - ``apply`` accepts any leading dimensions, which broadcast;
-        - ``apply(z, identity())`` is `z`, and ``apply(apply(z, T), inverse(T))`` is `z`;
+        - ``forward`` accepts any leading dimensions, which broadcast;
+        - with ``identity()`` it gives `z` back, and with ``inverse(T)`` it undoes `T`;
         - it is differentiable in both arguments, and moderate for `T` of order one.
     """
 
@@ -31,10 +32,11 @@ class LatentTransformation(nn.Module):
         super().__init__()
         self.z_dim = z_dim
         self.parameter_dim = parameter_dim
+        self._identity: Tensor
         self.register_buffer("_identity", torch.zeros(parameter_dim), persistent=False)
 
     @abstractmethod
-    def apply(self, z: Tensor, transformation: Tensor) -> Tensor:
+    def forward(self, z: Tensor, transformation: Tensor) -> Tensor:
         """Transform codes.
 
         Args:
@@ -44,6 +46,14 @@ class LatentTransformation(nn.Module):
         Returns:
             The transformed codes, of shape `*leading z_dim`.
         """
+
+    def apply(self, *args: Any) -> Any:
+        """Transform codes: ``r.apply(z, T)`` is ``r(z, T)``.
+
+        With one argument it is what it is in every module, `nn.Module.apply(function)`, which the
+        modules around this one call.
+        """
+        return super().apply(*args) if len(args) == 1 else self(*args)
 
     def identity(self) -> Tensor:
         """Return the transformation that changes nothing, of shape `parameter_dim`."""
@@ -60,7 +70,7 @@ class Additive(LatentTransformation):
     def __init__(self, z_dim: int) -> None:
         super().__init__(z_dim, z_dim)
 
-    def apply(self, z: Tensor, transformation: Tensor) -> Tensor:
+    def forward(self, z: Tensor, transformation: Tensor) -> Tensor:
         """Return `z + T`."""
         return z + transformation
 
@@ -86,7 +96,7 @@ class Matrix(LatentTransformation):
         super().__init__(z_dim, z_dim**2)
         self.scale = z_dim**-0.5 if scale is None else scale
 
-    def apply(self, z: Tensor, transformation: Tensor) -> Tensor:
+    def forward(self, z: Tensor, transformation: Tensor) -> Tensor:
         """Return `expm(scale A) z`."""
         generator = self.scale * transformation.unflatten(-1, (self.z_dim, self.z_dim))
         limit = MAX_LENGTH * self.scale * self.z_dim

@@ -83,3 +83,10 @@ def test_long_generators_are_shortened_and_still_inverted():
     assert torch.isfinite(moved).all()
     back = transformation.apply(moved, transformation.inverse(T))
     torch.testing.assert_close(back, z)
+
+
+@KINDS
+def test_modules_around_it_can_still_be_initialised_by_a_function(kind):
+    seen = []
+    torch.nn.Sequential(kind(3)).apply(seen.append)
+    assert [type(module).__name__ for module in seen] == [kind.__name__, "Sequential"]

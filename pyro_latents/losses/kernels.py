@@ -80,9 +80,10 @@ class Kernel(nn.Module):
             reference = apart[apart > 0].median() if bool((apart > 0).any()) else 1.0
         else:
             reference = self.reference
-        return sum(
-            self.profile(squared_distance, scale * reference) for scale in self.scales
-        ) / len(self.scales)
+        total = torch.zeros_like(squared_distance)
+        for scale in self.scales:
+            total = total + self.profile(squared_distance, scale * reference)
+        return total / len(self.scales)
 
 
 class InverseMultiquadric(Kernel):

@@ -119,7 +119,7 @@ def transferred(
         with torch.no_grad():
             T = recipe.guide.transformation_posterior(z1, z2).mean
             r = model.transformation
-            codes = z, r.apply(z, T), r.apply(z, r.inverse(T))
+            codes = z, r(z, T), r(z, r.inverse(T))
     else:
         T = (z1 - z2) / 2
         codes = z, z + T, z - T
