@@ -80,6 +80,18 @@ class TVAE(Amortised):
         # In the order of the model, which mean-field objectives insist on.
         super().__init__(encoder, u=u, z=z)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return the encoder's features."""
+        return self.encoder(x)
+
+    def pose_posterior(self, features: Tensor) -> Distribution:
+        """Return `q(u | x)`."""
+        return self.families["u"](features)
+
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
+        """Return `q(z | x)`, whatever the pose."""
+        return self.families["z"](features)
+
 
 class PoseFirst(PyroModule):
     """`q(u | x) q(z | x, u)`: the pose is drawn first and the code given it.

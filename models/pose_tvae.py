@@ -18,7 +18,7 @@ References:
 
 import pyro
 import torch
-from pyro.distributions import Normal
+from pyro.distributions import Distribution, Normal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -81,10 +81,13 @@ class PoseTVAE(PyroModule):
         with pyro.plate("data", size if x is None else len(x), dim=-1):
             u = pyro.sample("u", self.prior())
             z = pyro.sample("z", Normal(self._zero, 1.0).expand([self.z_dim]).to_event(1))
-            # The warp acts on probabilities, as printed; their clipped logits (appendix A) give
-            # the same likelihood as the probabilities, and a stable one.
-            logits = torch.logit(self.probabilities(z, u), eps=CLIP)
-            return pyro.sample("x", self.likelihood(logits), obs=x)  # eq. 8
+            return pyro.sample("x", self.pixels(z, u), obs=x)  # eq. 8
+
+    def pixels(self, z: Tensor, u: Tensor) -> Distribution:
+        """Return `p(x | z, u)`, with the shapes of ``probabilities``."""
+        # The warp acts on probabilities, as printed; their clipped logits (appendix A) give the
+        # same likelihood as the probabilities, and a stable one.
+        return self.likelihood(torch.logit(self.probabilities(z, u), eps=CLIP))
 
     def reference(self, z: Tensor) -> Tensor:
         """Return `y'`, the probabilities of the pixels in the reference pose.

@@ -1,5 +1,6 @@
 import math
 
+import pyro
 import pytest
 import torch
 from pyro import poutine
@@ -10,6 +11,7 @@ from pyro_latents.guides.families import FAMILIES, Flow, MeanField
 from pyro_latents.guides.pose_tvae import Scaled, centre, pose_family
 from pyro_latents.parameters import local_parameters
 from pyro_latents.recipes.pose_tvae import PoseDTVAESettings, PoseTVAESettings
+from pyro_latents.svi import SVI
 
 KINDS = {"tvae": PoseTVAESettings, "dtvae": PoseDTVAESettings}
 POSES = [("affine6", "none"), ("tps", "fitted"), ("affine5", "affine5"), ("tps", "full-4")]
@@ -144,3 +146,20 @@ def test_the_centre_of_a_flow_is_a_draw():
     normal, flow = MeanField(4, 3)(torch.randn(4)), Flow(4, 3)(torch.randn(4))
     assert torch.equal(centre(normal), normal.mean)
     assert centre(flow).shape == (3,)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_plain_svi_gives_the_loss_of_local_parameters(kind, guide):
+    losses = []
+    x = torch.rand(5, 1, 28, 28)
+    for svi_class in (pyro.infer.SVI, SVI):
+        pyro.clear_param_store()
+        svi = svi_class(
+            *make(kind, guide, "tps", "full-4"),
+            pyro.optim.Adam({"lr": 1e-2}),
+            TraceMeanField_ELBO(max_plate_nesting=1),
+        )
+        torch.manual_seed(1)
+        losses.append([svi.step(x) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][2] != losses[0][0]

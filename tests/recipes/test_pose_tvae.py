@@ -17,6 +17,7 @@ def test_the_defaults_are_the_thesis():
     assert (settings.epochs, settings.hidden_dim, settings.localiser_dim) == (50, 256, 128)
     assert settings.validation == 0
     assert PoseTVAESettings(data="mnist", warp="tps").build_warp().num_parameters == 18
+    assert settings.num_turns == 1
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,8 @@ ERRORS = {
     "no rank": (dict(pose_prior="full-"), "full-K with K from 1 to 6"),
     "spline": (dict(pose_prior="affine5", warp="tps"), "add --warp affine5"),
     "control": (dict(num_control=1), "--num-control must be at least 2; got 1"),
+    "turns": (dict(num_turns=8), "add --num-turns 1, or --warp affine5 --pose-prior none"),
+    "no turn": (dict(num_turns=0), "--num-turns must be positive; got 0"),
     "code": (dict(z_dim=0), "--z-dim must be positive; got 0"),
 }
 
