@@ -72,7 +72,10 @@ MISTAKES = {
     "unknown command": (["trian"], "unknown command 'trian': did you mean train?"),
     "no recipe": (["train"], "train which recipe?"),
     "unknown recipe": (["train", "vae-minst"], "unknown recipe 'vae-minst': did you mean vae-"),
-    "unknown guide": (["train", "vae-digits", "--guide", "g"], "vae-digits has no guide 'g'; its"),
+    "unknown guide": (
+        ["train", "vae-digits", "--guide", "mean-feild"],
+        "vae-digits has no guide 'mean-feild': did you mean mean-field? Its guides are paper,",
+    ),
     "abbreviation": (["train", "vae-digits", "--z", "3"], "unrecognized arguments: --z"),
     "no number": (["train", "vae-digits", "--epochs", "many"], "--epochs"),
     "no data": (["train", "vae-mnist", "--data-dir", "/nowhere"], "/nowhere"),
@@ -151,6 +154,14 @@ def test_a_truncated_checkpoint_is_not_resumed(run, capsys):
     command = ["train", "vae-digits", "--steps", "24", "--out", str(run), "--resume", *QUICK]
     assert main(command) == 2
     assert "is truncated or damaged" in capsys.readouterr().err
+
+
+def test_missing_data_leave_no_folder_behind(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["train", "vae-mnist", "--data-dir", str(tmp_path), "--out", str(out)]
+    assert main(command) == 2
+    assert "MNIST not found" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path, capsys):

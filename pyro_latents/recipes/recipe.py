@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -57,9 +58,10 @@ class Recipe:
     ) -> None:
         guide = settings.guides[0] if guide is None else guide
         if isinstance(guide, str) and guide not in settings.guides:
-            raise UserError(
-                f"{name} has no guide {guide!r}; its guides are {', '.join(settings.guides)}."
-            )
+            near = get_close_matches(guide, settings.guides, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            known = ", ".join(settings.guides)
+            raise UserError(f"{name} has no guide {guide!r}: {hint}Its guides are {known}.")
         self.name = name
         self.settings = settings
         self.seed = seed
@@ -138,6 +140,8 @@ class Recipe:
         folder = RunFolder(out or _free_folder(self.name))
         module = self.settings.training_module(self)
         self._check_batch_size(fit_options.devices)
+        # Missing or broken data must not leave a folder behind.
+        self.batches("train")
         if resume and folder.config_path.exists():
             self._check_same(folder.read_config(), folder)
             folder.write_config(self.config(fit_options))
