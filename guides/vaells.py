@@ -42,13 +42,12 @@ class TransportGuide(PyroModule):
         self.operators = model.operators
         self.coefficient_rate = model.coefficient_rate
         self.noise_scale = model.noise_scale
-        self.latent_scale = model.latent_scale
         self.inference_weight = inference_weight
         self.warm_up = False
 
     def posterior(self, x: Tensor) -> dict[str, Distribution]:
         """Return the coefficients' distribution, and that of the code at c = 0, its mode."""
-        start = self.encoder(x) / self.latent_scale
+        start = self.encoder(x) / self.operators.scale
         c = coefficient_prior(start, self.operators.num_operators, self.coefficient_rate)
         return {"c": c, "z": Normal(start, self.noise_scale).to_event(1)}
 
@@ -59,7 +58,7 @@ class TransportGuide(PyroModule):
         rate = self.warm_up_rate if self.warm_up else self.coefficient_rate
         noise = torch.finfo(x.dtype).tiny ** 0.5 if self.warm_up else self.noise_scale
         with pyro.plate("data", len(x), dim=-1):
-            start = self.encoder(x) / self.latent_scale
+            start = self.encoder(x) / self.operators.scale
             prior = coefficient_prior(start, self.operators.num_operators, rate)
             c = pyro.sample("c", prior, infer=self._infer(start))
             return pyro.sample("z", Normal(self.operators(c, start), noise).to_event(1))

@@ -18,7 +18,8 @@ spread of c is its inverse), :math:`\zeta_p` -> ``inference_weight``, :math:`\ga
 The weights :math:`\zeta_1, \ldots, \zeta_5` trade the terms of the training objective against each
 other and are the objective's (`recipes.vaells`); the program here draws from the distributions.
 
-Differs from the paper: the sites z and c are in latent units divided by ``latent_scale``, as in
+Differs from the paper: the sites z and c are in latent units divided by
+``operators.scale``, as in
 the authors' runs, so that the entries of z are near 1 when coefficients are inferred.
 
 References:
@@ -52,7 +53,6 @@ class VAELLS(PyroModule):
         noise_scale: The standard deviation of a code around its path.
         frobenius: The weight of `0.5 |psi|^2` for each data point, a Gaussian prior on the
             operators; it counts in training mode only.
-        latent_scale: What codes are divided by before they are transported.
         closest_anchor: Whether the prior has only the anchor with the best path, equation (12).
         learn_anchors: Whether the anchors are parameters.
     """
@@ -69,7 +69,6 @@ class VAELLS(PyroModule):
         coefficient_rate: float = 1.0,
         noise_scale: float = 1e-3,
         frobenius: float = 0.01,
-        latent_scale: float = 1.0,
         closest_anchor: bool = True,
         learn_anchors: bool = True,
     ) -> None:
@@ -82,7 +81,6 @@ class VAELLS(PyroModule):
         self.coefficient_rate = coefficient_rate
         self.noise_scale = noise_scale
         self.frobenius = frobenius
-        self.latent_scale = latent_scale
         self.closest_anchor = closest_anchor
         if learn_anchors:
             self.anchors = nn.Parameter(anchors.clone())
@@ -112,7 +110,7 @@ class VAELLS(PyroModule):
         """
         given = next((t for t in (x, y, anchors) if t is not None), None)
         size = size if given is None else len(given)
-        starts = self._starts(y, anchors)
+        starts = self.starts(y, anchors)
         paths = _Paths(self, starts)
         with pyro.plate("data", size, dim=-1):
             if self.frobenius and self.training:
@@ -129,14 +127,19 @@ class VAELLS(PyroModule):
             )
             loc = self.operators(c, start)
             z = pyro.sample("z", Normal(loc, self.noise_scale).to_event(1))  # eq. (5)
-            output = self.decoder(self.latent_scale * z)
+            output = self.decoder(self.operators.scale * z)
             return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
 
-    def _starts(self, y: Tensor | None, anchors: Tensor | None) -> Tensor:
-        """Encoded anchors: `num_anchors z_dim`, or `batch num_anchors z_dim`."""
+    def starts(self, y: Tensor | None = None, anchors: Tensor | None = None) -> Tensor:
+        """Where paths start: encoded anchors, `num_anchors z_dim` or `batch num_anchors z_dim`.
+
+        Args:
+            y: Classes, as in `forward`.
+            anchors: Anchors of each data point's own, as in `forward`.
+        """
         if anchors is not None:
-            return self.encoder(anchors) / self.latent_scale
-        encoded = self.encoder(self.anchors) / self.latent_scale
+            return self.encoder(anchors) / self.operators.scale
+        encoded = self.encoder(self.anchors) / self.operators.scale
         if y is None or len(encoded) == 1:
             return encoded.flatten(0, 1)
         if bool((y >= len(encoded)).any()):

@@ -21,7 +21,14 @@ from pyro_latents.errors import UserError
 from pyro_latents.files import write_json, write_text
 from pyro_latents.recipes.recipe import Recipe, Run
 
-PAPERS: tuple[str, ...] = ("giannone", "giannone_figures", "vive", "vive_figures")
+PAPERS: tuple[str, ...] = (
+    "connor",
+    "connor_images",
+    "giannone",
+    "giannone_figures",
+    "vive",
+    "vive_figures",
+)
 BUDGETS = ("quick", "paper")
 
 Cell = str | float | int | None

@@ -2,6 +2,7 @@
 
 from pyro_latents.transport.coefficients import infer_coefficients
 from pyro_latents.transport.exponential import transport
+from pyro_latents.transport.initial import fit_operators
 from pyro_latents.transport.operators import TransportOperators
 
-__all__ = ["TransportOperators", "infer_coefficients", "transport"]
+__all__ = ["TransportOperators", "fit_operators", "infer_coefficients", "transport"]

@@ -16,10 +16,15 @@ class TransportOperators(nn.Module):
         init_scale: Standard deviation of the initial entries.
         restarts: Random starts of the inference.
         search: What is searched for coefficients (`infer_coefficients`).
+        scale: What codes are divided by before they are transported, so that the entries of
+            points are near 1: inference works best there.
 
     Attributes:
         psi: The operators, of shape `num_operators z_dim z_dim`.
+        scale: The scale, saved with the operators.
     """
+
+    scale: Tensor
 
     def __init__(
         self,
@@ -29,9 +34,11 @@ class TransportOperators(nn.Module):
         init_scale: float = 0.01,
         restarts: int = 1,
         search: Search = "wide",
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.psi = nn.Parameter(init_scale * torch.randn(num_operators, z_dim, z_dim))
+        self.register_buffer("scale", torch.tensor(scale))
         self.restarts = restarts
         self.search = search
 

@@ -25,8 +25,8 @@ def _local():
         yield
 
 
-def build(num_operators=2, num_classes=1, num_anchors=3, **options):
-    operators = TransportOperators(num_operators, Z_DIM, init_scale=0.5)
+def build(num_operators=2, num_classes=1, num_anchors=3, latent_scale=1.0, **options):
+    operators = TransportOperators(num_operators, Z_DIM, init_scale=0.5, scale=latent_scale)
     anchors = torch.randn(num_classes, num_anchors, X_DIM)
     encoder, decoder = nn.Linear(X_DIM, Z_DIM), nn.Linear(Z_DIM, X_DIM)
     return VAELLS(encoder, decoder, operators, Normal(1.0, event_dims=1), anchors, **options)
@@ -56,7 +56,7 @@ def test_parallel_draws_equal_sequential_ones_in_shape():
 
 def terms_by_hand(model, guide, x, y, z, closest):
     """The prior and posterior of appendix A, one data point and one anchor at a time."""
-    psi, scale = model.operators.psi, model.latent_scale
+    psi, scale = model.operators.psi, model.operators.scale
     total_prior, total_posterior = 0.0, 0.0
 
     def log_density(start, end, weight):

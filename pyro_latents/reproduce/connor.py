@@ -1,0 +1,159 @@
+"""The synthetic manifolds of Connor et al. (2020): figures 2, 3, 4, 7, 8 and 9."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_latents import zoo
+from pyro_latents.evaluation.paths import rank_correlation, spiral_length
+from pyro_latents.parameters import local_parameters
+from pyro_latents.plots import save
+from pyro_latents.recipes.recipe import Recipe
+from pyro_latents.recipes.vaells_metrics import measure, of_circles
+from pyro_latents.reproduce.connor_pictures import bars, embeddings, operators_in_the_plane
+from pyro_latents.reproduce.experiment import Context, Result, experiment
+from pyro_latents.transport import transport
+
+BASELINES = {"VAE": "vae", "hyperspherical VAE": "hyperspherical-vae", "VampPrior VAE": "vamp-vae"}
+# `quick` trains the synthetic manifolds as the paper does: they are small.
+STEPS: dict[str, int | None] = {"quick": None, "paper": None}
+DRAWS, PATHS, PATH_STEPS = 600, 2, 60
+# Of the figure's draws, wider than in training, as in the authors' runs.
+FIGURE_RATE, FIGURE_NOISE = {"swiss-roll": 0.05, "circles": 0.1}, 0.03
+
+
+@experiment("connor-swiss-roll")
+def swiss_roll(context: Context) -> Result:
+    """Codes of a swiss roll under four models, and paths along it (figures 2 and 3)."""
+    recipes = _train(context, "swiss-roll")
+    test = recipes["VAELLS"].splits.test
+    position = spiral_length(test.extras["position"])
+    figures = measure(recipes["VAELLS"], recipes["VAELLS"].batches("test"), 1)
+    best = max(range(4), key=lambda k: figures[f"path_correlation_{k}"])
+    rows: list[list[Any]] = [
+        ["VAELLS, path from anchor 1", figures["path_correlation_0"]],
+        [f"VAELLS, path from anchor {best + 1}", figures[f"path_correlation_{best}"]],
+        [
+            f"VAELLS, straight line from anchor {best + 1}",
+            figures[f"euclidean_correlation_{best}"],
+        ],
+    ]
+    origin = int((position - position[_nearest_anchor(recipes["VAELLS"], best)]).abs().argmin())
+    for name in BASELINES:
+        codes = encoded(recipes[name], test.x)
+        distance = (codes - codes[origin]).norm(dim=1)
+        along = (position - position[origin]).abs()
+        rows.append([f"{name}, straight line from that point", rank_correlation(distance, along)])
+    return Result(
+        title="Rank correlation of a distance between codes with the distance along the roll",
+        columns=["distance", "Spearman's correlation"],
+        rows=rows,
+        settings=_settings(recipes),
+        figures=_pictures(context, recipes, test.extras["position"]),
+        notes=[
+            "Paths are inferred from one anchor to every test point. Anchor 1 is the innermost. "
+            "The paper has pictures only."
+        ],
+    )
+
+
+@experiment("connor-circles")
+def circles(context: Context) -> Result:
+    """Codes of two concentric circles under four models (figures 4, 7, 8 and 9)."""
+    recipes = _train(context, "circles")
+    test = recipes["VAELLS"].splits.test
+    assert test.y is not None
+    rows: list[list[Any]] = []
+    for name, recipe in recipes.items():
+        found = of_circles(encoded(recipe, test.x), test.y)
+        rows.append([name, *found.values()])
+    norms = torch.linalg.matrix_norm(recipes["VAELLS"].model.operators.psi.detach().cpu())
+    magnitudes = save(
+        bars(norms, "magnitude of each operator"), context.out / "connor-circles-magnitudes.png"
+    )
+    return Result(
+        title="Codes of two circles: per cent told apart, and distance from an orbit in per cent",
+        columns=["model", "inner, distance", "outer, distance", "told apart"],
+        rows=rows,
+        settings=_settings(recipes),
+        figures=[*_pictures(context, recipes, test.y.float()), magnitudes],
+        notes=[
+            "Distances are the largest of a code from the ellipse around zero that fits the codes "
+            "of its circle best, in per cent of their mean length. The paper has pictures only."
+        ],
+    )
+
+
+def encoded(recipe: Recipe, x: Tensor) -> Tensor:
+    """The posterior's location of each data point's code."""
+    with torch.no_grad(), local_parameters(recipe.model, recipe.guide):
+        return recipe.guide.posterior(x)["z"].mean.cpu()
+
+
+def _train(context: Context, data: str) -> dict[str, Recipe]:
+    options = {"steps": STEPS[context.budget]} if STEPS[context.budget] else {}
+    recipes = {}
+    for name, recipe_name in {**BASELINES, "VAELLS": "vaells"}.items():
+        recipe = zoo.recipe(f"{recipe_name}-{data}", seed=context.seed)
+        run = context.train(recipe, f"{recipe_name}-{data}", **options)
+        recipes[name] = run.recipe
+    return recipes
+
+
+def _nearest_anchor(recipe: Recipe, k: int) -> int:
+    """The test point whose code is nearest to that of an anchor."""
+    codes = encoded(recipe, recipe.splits.test.x)
+    with torch.no_grad():
+        anchor = recipe.model.starts()[k]
+    return int((codes - anchor).norm(dim=1).argmin())
+
+
+def _pictures(context: Context, recipes: dict[str, Recipe], color: Tensor) -> list:
+    recipe = recipes["VAELLS"]
+    data, model, test = recipe.settings.data, recipe.model, recipe.splits.test
+    side_by_side = {"truth": test.extras["latent"]}
+    side_by_side |= {name: encoded(r, test.x) for name, r in recipes.items()}
+    codes, psi = side_by_side["VAELLS"], model.operators.psi.detach()
+    generator = torch.Generator().manual_seed(context.seed)
+    with torch.no_grad():
+        anchors = model.starts()
+        k = torch.randint(len(anchors), (DRAWS,), generator=generator)
+        uniform = torch.rand(DRAWS, len(psi), generator=generator) - 0.5
+        c = -uniform.sign() * torch.log1p(-2 * uniform.abs()) / FIGURE_RATE[data]
+        noise = FIGURE_NOISE * torch.randn(DRAWS, 2, generator=generator)
+        draws = transport(psi, c, anchors[k]) + noise
+        paths = _paths(recipe, codes)
+    name = f"connor-{data}"
+    return [
+        save(embeddings(side_by_side, color), context.out / f"{name}-embeddings.png"),
+        save(
+            operators_in_the_plane(psi, codes, color, anchors, (draws, k), paths),
+            context.out / f"{name}-operators.png",
+        ),
+    ]
+
+
+def _paths(recipe: Recipe, codes: Tensor) -> list[Tensor]:
+    """Inferred paths between pairs of test points, of the same circle if there are circles."""
+    test, model = recipe.splits.test, recipe.model
+    labels = test.y if test.y is not None else torch.zeros(len(test))
+    order = test.extras["position"].argsort()
+    paths = []
+    for pair in range(PATHS):
+        rows = order[labels[order] == labels.unique()[pair % len(labels.unique())]]
+        ends = rows[torch.tensor([0.1 + 0.3 * pair, 0.6 + 0.3 * pair]).mul(len(rows) - 1).long()]
+        start, end = codes[ends]
+        c, _ = model.operators.infer(start[None], end[None], model.inference_weight)
+        t = torch.linspace(0, 1, PATH_STEPS)[:, None]
+        paths.append(transport(model.operators.psi.detach(), t * c, start))
+    return paths
+
+
+def _settings(recipes: dict[str, Recipe]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    settings = {name: asdict(recipe.settings) for name, recipe in recipes.items()}
+    return {"provenance": recipes["VAELLS"].splits.provenance, **settings}

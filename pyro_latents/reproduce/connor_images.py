@@ -1,0 +1,222 @@
+"""The experiments on MNIST of Connor et al. (2020): figures 5, 6, 10, 11 and 12."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_latents import zoo
+from pyro_latents.data.affine import rotate
+from pyro_latents.data.sources import SHAPES
+from pyro_latents.errors import UserError
+from pyro_latents.evaluation.knn import knn_accuracy
+from pyro_latents.evaluation.paths import rank_correlation
+from pyro_latents.evaluation.registration import rotation_between
+from pyro_latents.plots import image_rows, save
+from pyro_latents.recipes.recipe import Recipe, Run
+from pyro_latents.reproduce.experiment import Context, Result, experiment
+from pyro_latents.transport import transport
+
+# (M, N_a): log-likelihood and MSE of the paper's table in figure 6.
+TABLE = {
+    (2, 8): (-744.9376, 0.0286),
+    (4, 8): (-744.6206, 0.0236),
+    (8, 8): (-756.7853, 0.0233),
+    (4, 12): (-745.7737, 0.0222),
+    (4, 16): (-744.1835, 0.0222),
+}
+QUICK: dict[str, Any] = {"limit_train": 2_000, "steps": 1_500, "warm_up": 1_000}
+QUICK_TEST, PARTICLES = 100, 100
+SHOWN, ORBIT_STEPS = 8, 13
+TURNED = 300
+
+
+@experiment("connor-mnist-table")
+def mnist_table(context: Context) -> Result:
+    """Log-likelihood and error for numbers of operators and anchors (the table of figure 6)."""
+    pairs = list(TABLE) if context.budget == "paper" else [(4, 8), (2, 8)]
+    rows: list[list[Any]] = []
+    for m, n in pairs:
+        run = _train(context, context.data or "mnist", num_operators=m, num_anchors=n)
+        limit = QUICK_TEST if context.budget == "quick" else None
+        found = run.evaluate(particles=PARTICLES, limit_test=limit)
+        theirs = TABLE[m, n] if context.data in (None, "mnist") else (None, None)
+        rows.append([m, n, theirs[0], found["log_likelihood"], theirs[1], f"{found['mse']:.4f}"])
+    return Result(
+        title="Estimated log-likelihood and squared error per pixel of VAELLS",
+        columns=["M", "N_a", "LL, paper", "LL", "MSE, paper", "MSE"],
+        rows=rows,
+        settings=_settings(run.recipe, context),
+        notes=[
+            "The likelihood is a normal of unit variance, as the paper's: 720.5 of each figure "
+            "are 784/2 log(2 pi). 100 particles; densities of codes by their maximum."
+        ],
+    )
+
+
+@experiment("connor-mnist-paths")
+def mnist_paths(context: Context) -> Result:
+    """What each operator does to digits, and draws of the posterior (figures 6, 11 and 12)."""
+    run = _train(context, context.data or "mnist", num_operators=4, num_anchors=8)
+    recipe = run.recipe
+    x, y = _one_of_each(recipe)
+    figures, rows = [], []
+    for m in range(recipe.settings.num_operators):
+        images, change = orbits(recipe, x, m)
+        pictures = {str(int(label)): strip for label, strip in zip(y, images, strict=True)}
+        path = context.out / f"connor-mnist-operator{m + 1}.png"
+        figures.append(save(image_rows(pictures), path))
+        norm = torch.linalg.matrix_norm(recipe.model.operators.psi[m]).item()
+        rows.append([m + 1, norm, change, _kept(recipe, images, y)])
+    figures.append(_posterior_draws(context, recipe, x[:SHOWN], "connor-mnist-draws"))
+    return Result(
+        title="Operators learned on digits: what half an orbit's images change, and keep",
+        columns=["operator", "Frobenius norm", "squared change per pixel", "class kept, per cent"],
+        rows=rows,
+        settings=_settings(recipe, context),
+        figures=figures,
+        notes=["The class is that of nearest neighbours among training images."],
+    )
+
+
+@experiment("connor-rotated-mnist")
+def rotated_mnist(context: Context) -> Result:
+    """The operator learned from turned digits turns digits (figures 5 and 10)."""
+    run = _train(context, context.data or "rotated-mnist")
+    recipe = run.recipe
+    test = recipe.splits.test.take(slice(TURNED))
+    upright = test.extras["upright"]
+    images, _ = orbits(recipe, upright, 0, steps=ORBIT_STEPS)
+    middle = ORBIT_STEPS // 2
+    angles = torch.stack(
+        [
+            rotation_between(images[:, middle], images[:, i], max_angle=180.0, steps=121)
+            for i in range(ORBIT_STEPS)
+        ],
+        1,
+    )
+    c = torch.linspace(-1, 1, ORBIT_STEPS).expand(len(upright), -1)
+    inner = slice(middle - 3, middle + 4)
+    correlation = rank_correlation(c[:, inner].flatten(), angles[:, inner].flatten())
+    assert test.y is not None
+    rows: list[list[Any]] = [
+        ["angle of the decoded image against the coefficient, rank correlation", abs(correlation)],
+        ["largest mean angle on the orbit, degrees", angles.mean(0).abs().amax().item()],
+        [
+            "class kept over half a turn, per cent (kNN on turned images)",
+            _kept(recipe, images, test.y),
+        ],
+    ]
+    strips = {str(i): images[i] for i in range(SHOWN)}
+    figures = [
+        save(image_rows(strips), context.out / "connor-rotated-mnist-orbits.png"),
+        _posterior_draws(context, recipe, test.x[:SHOWN], "connor-rotated-mnist-draws"),
+    ]
+    return Result(
+        title="The operator learned on turned digits",
+        columns=["what", "value"],
+        rows=rows,
+        settings=_settings(recipe, context),
+        figures=figures,
+        notes=["Orbits go from minus to plus a quarter turn of the operator's fastest rotation."],
+    )
+
+
+def orbits(
+    recipe: Recipe, x: Tensor, operator: int, *, steps: int = ORBIT_STEPS
+) -> tuple[Tensor, float]:
+    """Decode codes moved along one operator, to both sides.
+
+    The reach is a quarter turn of the operator's fastest rotation, or a norm of a half where it
+    does not rotate.
+
+    Args:
+        recipe: A trained recipe.
+        x: Images, of shape `batch channels height width`.
+        operator: Which operator.
+        steps: Images of an orbit, the middle one being the reconstruction.
+
+    Returns:
+        The images, of shape `batch steps channels height width`, and the mean squared change of
+        a pixel from the middle to the ends.
+    """
+    model = recipe.model
+    psi = model.operators.psi.detach()[operator : operator + 1]
+    speed = torch.linalg.eigvals(psi[0]).imag.abs().max().clamp_min(1e-12)
+    norm = torch.linalg.matrix_norm(psi[0], 2).clamp_min(1e-12)
+    reach = torch.minimum(torch.pi / 2 / speed, 3 / norm)
+    c = reach * torch.linspace(-1, 1, steps, device=x.device)
+    with torch.no_grad():
+        start = model.encoder(x) / model.operators.scale
+        moved = transport(psi, c[None, :, None], start[:, None])
+        images = model.likelihood(model.decoder(model.operators.scale * moved)).mean
+    middle = images[:, steps // 2, None]
+    change = (images[:, [0, -1]] - middle).square().mean().item()
+    return images, change
+
+
+def _train(context: Context, data: str, **settings: Any) -> Run:
+    if f"vaells-{data}" not in zoo.recipes():
+        raise UserError(f"VAELLS has no recipe for --data {data}; one of {', '.join(SHAPES)}.")
+    options: dict[str, Any] = {}
+    limit = None
+    if context.budget == "quick":
+        limit, options = QUICK["limit_train"], {"steps": QUICK["steps"]}
+        settings |= {"warm_up": QUICK["warm_up"], "validation": 0}
+    recipe = zoo.recipe(
+        f"vaells-{data}",
+        seed=context.seed,
+        data_dir=context.data_dir,
+        limit_train=limit,
+        **settings,
+    )
+    parts = [f"{k[4]}{v}" for k, v in settings.items() if k.startswith("num_")]
+    return context.train(recipe, "-".join(["vaells", data, *parts]), **options)
+
+
+def _one_of_each(recipe: Recipe) -> tuple[Tensor, Tensor]:
+    test = recipe.splits.test
+    assert test.y is not None
+    rows = torch.stack([(test.y == label).nonzero()[0, 0] for label in test.y.unique()])
+    return test.x[rows], test.y[rows]
+
+
+def _kept(recipe: Recipe, images: Tensor, y: Tensor) -> float:
+    """The accuracy of nearest neighbours among training images on all images of orbits."""
+    train = recipe.splits.train.take(slice(5_000))
+    assert train.y is not None
+    known = train.x
+    if recipe.settings.own_anchors:
+        upright = train.extras["upright"]
+        angle = torch.linspace(-torch.pi / 2, torch.pi / 2, len(upright))
+        known = rotate(upright, angle[torch.randperm(len(angle))].to(upright))
+    labels = y.repeat_interleave(images.shape[1])
+    return knn_accuracy(known.flatten(1), train.y, images.flatten(0, 1).flatten(1), labels)
+
+
+def _posterior_draws(context: Context, recipe: Recipe, x: Tensor, name: str) -> Path:
+    """Draws around each image, with coefficients of unit spread in norm."""
+    model = recipe.model
+    torch.manual_seed(context.seed)
+    with torch.no_grad():
+        start = model.encoder(x) / model.operators.scale
+        psi = model.operators.psi
+        norms = torch.linalg.matrix_norm(psi, 2).clamp_min(1e-12)
+        c = torch.distributions.Laplace(0.0, 0.5).sample((len(x), SHOWN, len(psi))) / norms
+        moved = transport(psi, c.clamp(-3 / norms, 3 / norms), start[:, None])
+        draws = model.likelihood(model.decoder(model.operators.scale * moved)).mean
+    rows = {str(i): torch.cat([x[i : i + 1], draws[i]]) for i in range(len(x))}
+    return save(image_rows(rows), context.out / f"{name}.png")
+
+
+def _settings(recipe: Recipe, context: Context) -> dict[str, Any]:
+    return {
+        **asdict(recipe.settings),
+        "training_images": len(recipe.splits.train),
+        "provenance": recipe.splits.provenance,
+        "budget": QUICK if context.budget == "quick" else "paper",
+    }
