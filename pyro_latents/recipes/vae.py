@@ -81,7 +81,7 @@ SHORT = {"epochs": 16, "halve_every": 4, "validation": 5_000}
 
 RECIPES = {
     # The embedded digits are 1,797 small images: more epochs, and a validation set to match.
-    "vae-digits": VAESettings(data="digits", epochs=100, halve_every=25, validation=180),
+    "vae-digits": VAESettings(data="digits", epochs=60, halve_every=15, validation=180),
     "vae-mnist": VAESettings(data="mnist", **SHORT),
     "vae-fashion-mnist": VAESettings(data="fashion-mnist", **SHORT),
 }
