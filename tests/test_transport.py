@@ -139,7 +139,7 @@ def test_the_answer_satisfies_the_conditions_of_the_kink(generator):
     assert bool(at_zero.any())
     assert not bool(at_zero.all())
     assert bool((gradient[at_zero].abs() <= 0.3 + 1e-6).all())
-    assert torch.allclose(gradient[~at_zero], -0.3 * c.sign()[~at_zero], atol=2e-3)
+    assert torch.allclose(gradient[~at_zero], -0.3 * c.sign()[~at_zero], atol=1e-2)
 
 
 def test_a_large_weight_gives_zero_coefficients(generator):

@@ -378,6 +378,7 @@ _IMAGES = {
     "operator_steps": 60,
     "warm_up": 30_000,
     "restarts": 1,
+    "search": "local",
     "latent_scale": 10.0,
 }
 
@@ -409,6 +410,7 @@ RECIPES = {
         network_steps=0,
         operator_steps=0,
         restarts=1,
+        search="local",
         closest_anchor=False,
         even_codes=True,
     ),

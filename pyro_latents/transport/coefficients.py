@@ -1,5 +1,6 @@
 r"""Coefficient inference: the path between two points along the transport operators."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.transport.exponential import check_operators
 from pyro_latents.transport.line import search_line
 from pyro_latents.transport.newton import minimise
-from pyro_latents.transport.nodes import objectives_at, spread
+from pyro_latents.transport.nodes import best_by_orthant, objectives_at, spread
 from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
 
@@ -17,14 +18,35 @@ Search = Literal["local", "wide", "global"]
 
 # Of the random starts, as in the procedure that the paper's runs used.
 _START_RANGE = 2.5
-# Norms of the generator that the shared nodes reach to, by what is searched for.
+# For one operator: norms of the generator that the shared nodes reach to, by what is searched for.
 _RADIUS = {"local": 15.0, "wide": 15.0, "global": 60.0}
-_NODE_RADIUS = 10.0
-_NODES = {True: 512, False: 4096}
-_KEPT_NODES = 8
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How several operators are searched: nodes that all pairs share, then descents.
+
+    Args:
+        nodes: Nodes that are looked at.
+        radius: How far they reach.
+        kept: Nodes from which to descend.
+        stages: The descents that go on, their steps, and whether with exact derivatives.
+        tolerance: The relative decrease of the objective below which a descent ends.
+    """
+
+    nodes: int
+    radius: float
+    kept: int
+    stages: tuple[tuple[int, int, bool], ...]
+    tolerance: float
+
+
+_ALL = 1_000
 # In the plane the paths that reach a point exactly form a valley, and only the L1 term tells its
-# ends apart: more of them have to be followed to the end, which costs little there.
-_FINALISTS = {True: 5, False: 2}
+# ends apart: exact derivatives, which cost nothing more there, and more descents to the end.
+_PLANE = _Plan(1024, 8.0, 10, ((_ALL, 5, True), (5, 5, True), (1, 40, True)), 1e-6)
+_SPACE = _Plan(4096, 8.0, 16, ((_ALL, 3, False), (5, 5, False), (1, 20, True)), 1e-5)
+_LONGEST_START = 10.0
 
 
 def infer_coefficients(
@@ -113,23 +135,21 @@ def _search_space(
 ) -> tuple[Tensor, Tensor]:
     """Descend from several starts a pair, dropping the worse ones on the way."""
     num_operators, z_dim, _ = psi.shape
-    problem_class = PlanarProblem if z_dim == 2 else SeriesProblem
+    plan, problem_class = (_PLANE, PlanarProblem) if z_dim == 2 else (_SPACE, SeriesProblem)
     batch = len(start)
     # A start far out only overflows; the direction is what the restart is for.
-    starts = starts * (_NODE_RADIUS / starts.abs().sum(1, keepdim=True).clamp_min(1.0)).clamp_max(
-        1
-    )
+    length = starts.abs().sum(1, keepdim=True)
+    starts = starts * (_LONGEST_START / length.clamp_min(1.0)).clamp_max(1.0)
     fixed = torch.cat([starts.new_zeros(1, num_operators), starts])
     c = fixed.T[:, :, None].expand(-1, -1, batch)
     if search != "local":
-        nodes = spread(num_operators, _NODES[z_dim == 2], _NODE_RADIUS, psi)
+        nodes = spread(num_operators, plan.nodes, plan.radius, psi)
         matrices = torch.linalg.matrix_exp((nodes @ psi.flatten(1)).unflatten(1, psi.shape[1:]))
         objective = objectives_at(matrices, start, end) + weight @ nodes.abs().T
-        best = objective.topk(_KEPT_NODES, 1, largest=False).indices
+        best = best_by_orthant(nodes, objective, plan.kept)
         c = torch.cat([c, nodes[best].permute(2, 1, 0)], 1)
     objective = None
-    stages = ((c.shape[1], 5, False), (_FINALISTS[z_dim == 2], 5, True), (1, 30, True))
-    for kept, iterations, exact in stages:
+    for kept, iterations, exact in plan.stages:
         kept = min(kept, c.shape[1])
         if objective is not None:
             objective, best = objective.topk(kept, 0, largest=False)
@@ -139,10 +159,13 @@ def _search_space(
             c.reshape(num_operators, -1),
             weight.T.repeat(1, kept),
             iterations=iterations,
+            tolerance=plan.tolerance,
             exact=exact,
         )
         c, objective = found.view(num_operators, kept, batch), value.view(kept, batch)
-    return c[:, 0].T, objective[0]
+    assert objective is not None
+    objective, best = objective.min(0)
+    return c.gather(1, best.expand(num_operators, 1, -1))[:, 0].T, objective
 
 
 def _check(

@@ -39,11 +39,16 @@ _FIRST_DAMPING = 1e-2  # relative to the largest diagonal element of J^T J
 _FLOOR = 0.3  # damping is at least this times lambda: a null direction then moves by 1/0.3
 _LONGEST_STEP = 1.0
 _LARGEST_NORM = 40.0
-_TOLERANCE = 1e-5
 
 
 def minimise(
-    problem: Problem, c: Tensor, weight: Tensor, *, iterations: int, exact: bool = True
+    problem: Problem,
+    c: Tensor,
+    weight: Tensor,
+    *,
+    iterations: int,
+    tolerance: float = 1e-6,
+    exact: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Minimise from the start `c`; a problem whose start overflows stays where it is.
 
@@ -52,6 +57,7 @@ def minimise(
         c: The starts, of shape `num_operators batch`.
         weight: The L1 weights, of the same shape.
         iterations: The largest number of steps.
+        tolerance: The relative decrease of the objective below which a problem is done.
         exact: Whether to use the exact Hessian.
 
     Returns:
@@ -87,10 +93,7 @@ def minimise(
         inside = new_c.abs().sum(0) < _LARGEST_NORM
         accept = (gain > 0) & inside & live
         ratio = gain / expected.abs().clamp_min(1e-300)
-        converged = (expected < _TOLERANCE * objective) & (
-            ~accept | (gain < _TOLERANCE * objective)
-        )
-        live = live & ~converged & (inside | (damping < 1e3 * floor)) & (damping < 1e12)
+        converged = torch.maximum(expected, accept * gain) < tolerance * objective
         damping = torch.where(
             accept & (ratio > 0.75),
             damping * 0.25,
@@ -98,6 +101,11 @@ def minimise(
         )
         c, objective = torch.where(accept, new_c, c), torch.where(accept, new_objective, objective)
         at = new.where(accept, at)
+        # A zero coefficient whose slope beats the kink may be held back by the others in the
+        # model; more damping sets it free.
+        held_back = ((c == 0) & (at.gradient.abs() > 1.001 * weight)).any(0)
+        live = live & (~converged | held_back)
+        live = live & (inside | (damping < 1e3 * floor)) & (damping < 1e12)
     best_c[:, rows], best[rows] = c, objective
     return best_c, best
 
@@ -112,12 +120,14 @@ def _step(
     """The step, the damping it was found with, and the decrease that the model foretells."""
     step, matrix = _orthant_step(c, at, damping, weight)
     length = step.abs().sum(0)
-    long = length > _LONGEST_STEP
-    if bool(long.any()):
+    long = (length > _LONGEST_STEP).nonzero()[:, 0]
+    if len(long):
         # In a null direction the step is inverse to the damping, so this shortens it to one while
         # the directions that the residual determines keep their Newton step.
-        damping = torch.where(long, damping * length / _LONGEST_STEP, damping)
-        step, matrix = _orthant_step(c, at, damping, weight)
+        damping = damping.index_put((long,), damping[long] * length[long] / _LONGEST_STEP)
+        step[:, long], matrix[:, :, long] = _orthant_step(
+            c[:, long], at.take(long), damping[long], weight[:, long]
+        )
         length = step.abs().sum(0).clamp_min(1e-300)
         step = step * (2 * _LONGEST_STEP / length).clamp_max(1.0)
     expected = -(
@@ -131,6 +141,7 @@ def _step(
 def _orthant_step(
     c: Tensor, at: Derivatives, damping: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """The best step within the orthant, and the matrix of the model it is best for."""
     zero = c == 0
     sign = torch.where(zero, -at.gradient.sign(), c.sign())
     free = ~zero | (at.gradient.abs() > weight)
@@ -139,16 +150,18 @@ def _orthant_step(
     matrix = at.hessian + damping * eye
     fixed = torch.zeros_like(c)
     step, smallest = _solve(matrix, slope, free, fixed, eye)
-    indefinite = ~(smallest > 1e-6 * damping)
-    if bool(indefinite.any()):
-        matrix = torch.where(indefinite, at.gauss_newton + damping * eye, matrix)
-        step, _ = _solve(matrix, slope, free, fixed, eye)
-    for _ in range(c.shape[0]):
+    indefinite = (~(smallest > 1e-6 * damping)).nonzero()[:, 0]
+    if len(indefinite):
+        i = indefinite
+        matrix[:, :, i] = at.gauss_newton[:, :, i] + damping[i] * eye
+        step[:, i] = _solve(matrix[:, :, i], slope[:, i], free[:, i], fixed[:, i], eye)[0]
+    for _ in range(len(c)):
         crosses = free & (torch.where(zero, step, c + step) * sign < 0)
-        if not bool(crosses.any()):
-            return step, matrix
+        i = crosses.any(0).nonzero()[:, 0]
+        if not len(i):
+            break
         fixed, free = torch.where(crosses, -c, fixed), free & ~crosses
-        step, _ = _solve(matrix, slope, free, fixed, eye)
+        step[:, i] = _solve(matrix[:, :, i], slope[:, i], free[:, i], fixed[:, i], eye)[0]
     return step, matrix
 
 
@@ -163,10 +176,12 @@ def _solve(
     mask = free.to(slope.dtype)
     right = -(slope + (matrix * fixed).sum(1)) * mask
     table = torch.cat([matrix * (mask[:, None] * mask) + eye * (1 - mask), right[:, None]], 1)
-    pivots = []
-    for k in range(len(slope)):
-        pivot = table[k, k]
-        pivots.append(pivot)
+    size = len(slope)
+    smallest = torch.full_like(slope[0], torch.inf)
+    for k in range(size):
+        smallest = torch.minimum(smallest, table[k, k])
+        # The columns before k are done with.
+        row = table[k, k + 1 :] / table[k, k]
         column = table[:, k] - eye[:, k]
-        table = table - column[:, None] * (table[k] / pivot)
-    return torch.where(free, table[:, -1], fixed), torch.stack(pivots).amin(0)
+        table[:, k + 1 :].addcmul_(column[:, None], row, value=-1)
+    return torch.where(free, table[:, size], fixed), smallest

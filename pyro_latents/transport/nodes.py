@@ -8,6 +8,8 @@ makes it cheap to look at thousands of places before descending from the best fe
 import torch
 from torch import Tensor
 
+_MOST_SIGNS = 4  # operators whose signs make a pattern: sixteen patterns
+
 
 def objectives_at(matrices: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """`0.5 |end_b - T_g start_b|^2`, infinite where it overflows.
@@ -44,3 +46,30 @@ def spread(num_operators: int, count: int, radius: float, like: Tensor) -> Tenso
     direction = direction / direction.norm(dim=1, keepdim=True)
     distance = torch.arange(count, dtype=torch.float64) / count * radius
     return (direction * distance[:, None]).to(like)
+
+
+def best_by_orthant(nodes: Tensor, objective: Tensor, kept: int) -> Tensor:
+    """For each pair the lowest nodes, but as many from each pattern of signs.
+
+    The lowest nodes of all tend to lie in one valley, from which only one minimum is found.
+
+    Args:
+        nodes: The coefficients, of shape `nodes num_operators`.
+        objective: Their objectives, of shape `batch nodes`.
+        kept: How many to return.
+
+    Returns:
+        Indices of nodes, of shape `batch kept`, or fewer where there are fewer patterns.
+    """
+    signs = (nodes[:, :_MOST_SIGNS] > 0).long()
+    pattern = (signs * 2 ** torch.arange(signs.shape[1], device=nodes.device)).sum(1)
+    patterns = pattern.unique()
+    each = -(-kept // len(patterns))
+    lowest = []
+    for value in patterns:
+        index = (pattern == value).nonzero()[:, 0]
+        rank = objective[:, index].topk(min(each, len(index)), 1, largest=False).indices
+        lowest.append(index[rank])
+    candidates = torch.cat(lowest, 1)
+    order = objective.gather(1, candidates).topk(min(kept, candidates.shape[1]), 1, largest=False)
+    return candidates.gather(1, order.indices)
