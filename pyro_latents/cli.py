@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 
 import pyro_latents
 from pyro_latents.errors import UserError
+from pyro_latents.memory import keep_freed_memory
 
 COMMANDS = {
     "list": "show the recipes: story, data, guides, paper",
@@ -46,6 +47,7 @@ class Parser(ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, or 2 for a mistake of the user's."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     try:
         return _run(arguments)
     except UserError as error:

@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
+from pyro_latents.memory import keep_freed_memory
+
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
@@ -36,9 +38,7 @@ def in_processes(
         return [function(job) for job in tqdm(jobs, desc=description)]
     # A forked process would share the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_prepare) as pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             for future in tqdm(as_completed(futures), total=len(jobs), desc=description):
@@ -47,3 +47,8 @@ def in_processes(
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()

@@ -118,8 +118,9 @@ def seed_draws(seed: int) -> None:
     """Set the state of torch's generators, as `torch.manual_seed` does, in microseconds.
 
     Where no accelerator has been used yet, `torch.manual_seed` notes a stack trace for each kind
-    of device, which takes milliseconds: too long for every step.
+    of device, which takes milliseconds: too long for every step. So does looking for CUDA's
+    libraries, which `torch.cuda.is_available` does each time it finds no device.
     """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
