@@ -76,7 +76,7 @@ class PoseTVAESettings(Settings):
     guides: ClassVar[tuple[str, ...]] = ("paper", "point-mass", *FAMILIES)
 
     epochs: int = 50
-    batch_size: int = 100
+    batch_size: int = 200
     validation: int = 0
     z_dim: int = 20
     warp: Literal["affine6", "affine5", "tps"] = "affine6"
@@ -225,8 +225,8 @@ def codes(guide: nn.Module, x: Tensor) -> Tensor:
 STORIES = (PoseTVAESettings, PoseDTVAESettings)
 RECIPES: dict[str, PoseTVAESettings] = {}
 for _kind in STORIES:
-    # The embedded digits are 1,797 small images: more epochs for as many steps.
-    RECIPES[f"{_kind.story}-digits"] = _kind(data="digits", epochs=200)
+    # The embedded digits are 1,797 small images: smaller batches and more epochs.
+    RECIPES[f"{_kind.story}-digits"] = _kind(data="digits", epochs=200, batch_size=100)
     RECIPES[f"{_kind.story}-mnist"] = _kind(data="mnist")
     RECIPES[f"{_kind.story}-rotated-mnist"] = _kind(
         data="rotated-mnist", warp="affine5", num_turns=8
