@@ -21,12 +21,15 @@ from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.guides import check_guide
 from pyro_latents.plots import learning_curve, save
 from pyro_latents.recipes.registry import settings_of
 from pyro_latents.recipes.settings import Settings
 from pyro_latents.training.options import FitOptions
 from pyro_latents.training.run_folder import RunFolder
 
+# Enough for stories that compare data points with each other, and quickly run.
+CHECKED_POINTS = 4
 RECORDED_PACKAGES = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning", "numpy")
 
 
@@ -140,8 +143,8 @@ class Recipe:
         folder = RunFolder(out or _free_folder(self.name))
         module = self.settings.training_module(self)
         self._check_batch_size(fit_options.devices)
-        # Missing or broken data must not leave a folder behind.
-        self.batches("train")
+        # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
+        self.check_guide()
         if resume and folder.config_path.exists():
             self._check_same(folder.read_config(), folder)
             folder.write_config(self.config(fit_options))
@@ -157,6 +160,16 @@ class Recipe:
             patience=self.settings.patience,
         )
         return Run(folder.path)
+
+    def check_guide(self) -> None:
+        """Check on a few training points that the guide has the model's sites.
+
+        Raises:
+            GuideMismatch: if it has not; the message says which side to change.
+        """
+        examples = self.splits.train.take(slice(CHECKED_POINTS))
+        batches = self.settings.build_batches(examples, self.splits)
+        check_guide(self.model, self.guide, *Batches(batches, len(examples), seed=0).batch(0))
 
     def config(self, options: FitOptions) -> dict[str, Any]:
         """Return what `Run` needs to build this recipe again, and what was installed."""
