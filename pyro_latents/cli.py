@@ -23,6 +23,8 @@ COMMANDS = {
     "list": "show the recipes: story, data, guides, paper",
     "train": "train a recipe into a run folder",
     "evaluate": "measure a run on test data",
+    "compare": "set runs with different guides side by side",
+    "calibrate": "check a run's guide on data simulated from its model",
     "plot": "draw the figures of a run",
     "reproduce": "run a table or figure of one of the papers",
 }
@@ -186,6 +188,38 @@ def _evaluate(arguments: list[str]) -> None:
             else f"{name:<{width}}  {value}"
         )
     print(f"written to {run.folder.metrics_path}")
+
+
+def _compare(arguments: list[str]) -> None:
+    parser = Parser(prog="pyro-latents compare", description=COMMANDS["compare"])
+    parser.add_argument("runs", nargs="+", help="folders of the runs")
+    parser.add_argument("--particles", type=int, default=1000, help="importance samples")
+    parser.add_argument("--points", type=int, default=100, help="test points to measure on")
+    parser.add_argument("--out", type=str, default="comparison", help="the folder to write")
+    given = parser.parse_args(arguments)
+    from pyro_latents import zoo
+    from pyro_latents.recipes.comparison import compare
+
+    runs = [zoo.open_run(path) for path in given.runs]
+    comparison = compare(runs, particles=given.particles, points=given.points)
+    print(comparison.as_text())
+    for path in comparison.write(Path(given.out)):
+        print(f"written to {path}")
+
+
+def _calibrate(arguments: list[str]) -> None:
+    parser = Parser(prog="pyro-latents calibrate", description=COMMANDS["calibrate"])
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument("--points", type=int, default=500, help="data points to simulate")
+    parser.add_argument("--draws", type=int, default=200, help="of the guide for each of them")
+    given = parser.parse_args(arguments)
+    from pyro_latents import zoo
+
+    run = zoo.open_run(given.run)
+    p_values, path = run.calibrate(points=given.points, draws=given.draws)
+    for name, value in p_values.items():
+        print(f"calibration_p_{name}  {value:.4g}")
+    print(f"written to {path} and {run.folder.metrics_path}")
 
 
 def _plot(arguments: list[str]) -> None:

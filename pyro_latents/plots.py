@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,55 @@ def learning_curve(history: Path) -> Figure:
     axis.set(xlabel="epoch", ylabel="loss, nats per data point")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False)
+    return figure
+
+
+def bars(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: str) -> Figure:
+    """Draw a group of bars for each label.
+
+    Args:
+        groups: The heights of the bars by the name of their kind, one for each label.
+        labels: What stands below the groups.
+        ylabel: What the heights are, with the unit.
+    """
+    figure = _figure()(figsize=(1.5 + 1.1 * len(labels), 3), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(groups)
+    for number, (name, heights) in enumerate(groups.items()):
+        positions = [i + (number - (len(groups) - 1) / 2) * width for i in range(len(labels))]
+        axis.bar(positions, heights, width, label=name)
+    every = [height for heights in groups.values() for height in heights]
+    # Differences are what one looks for, and they are small beside the values.
+    margin = 0.3 * (max(every) - min(every)) or 1.0
+    axis.set(ylim=(min(every) - margin, max(every) + margin), ylabel=ylabel)
+    axis.set_xticks(range(len(labels)), labels)
+    axis.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def rank_ecdfs(ranks: Mapping[str, Tensor], level: float = 0.95) -> Figure:
+    """Draw how far the distribution of each coordinate's ranks is from the uniform one.
+
+    Args:
+        ranks: For each site ranks in (0, 1), of shape `data_points coordinates`.
+        level: Of the band, which all coordinates of a calibrated site stay in with that
+            probability (Kolmogorov-Smirnov with Bonferroni's correction).
+    """
+    from scipy.stats import kstwo
+
+    figure = _figure()(figsize=(3.6 * len(ranks), 3), layout="constrained")
+    for axis, (name, values) in zip(
+        figure.subplots(1, len(ranks), squeeze=False)[0], ranks.items(), strict=True
+    ):
+        count, coordinates = values.shape
+        grid = torch.linspace(0, 1, 200)
+        for column in values.cpu().float().T:
+            ecdf = torch.searchsorted(column.sort().values, grid, right=True) / count
+            axis.plot(grid, ecdf - grid, color="C0", alpha=max(0.25, 1 / coordinates), lw=1)
+        width = kstwo.ppf(1 - (1 - level) / coordinates, count)
+        axis.fill_between([0, 1], -width, width, color="0.85", zorder=0)
+        axis.set(title=name, xlabel="rank of the truth", xlim=(0, 1))
+    figure.axes[0].set_ylabel("ECDF - uniform")
     return figure
 
 

@@ -20,9 +20,10 @@ from pyro_latents.data.batches import Batches, BatchMaker
 from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
+from pyro_latents.evaluation.calibration import calibrate
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.guides import check_guide
-from pyro_latents.plots import learning_curve, save
+from pyro_latents.plots import learning_curve, rank_ecdfs, save
 from pyro_latents.recipes.registry import settings_of
 from pyro_latents.recipes.settings import Settings
 from pyro_latents.training.options import FitOptions
@@ -247,6 +248,13 @@ class Run:
         """What was measured of the run so far."""
         return self.folder.read_metrics()
 
+    @property
+    def settings(self) -> Settings:
+        """The hyper-parameters that the run was trained with."""
+        kind = type(settings_of(self.config["recipe"]))
+        known = self.config["settings"]
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe with its trained parameters.
@@ -255,11 +263,9 @@ class Run:
             UserError: if there is no checkpoint, it is damaged, or does not fit the recipe.
         """
         weights = self.folder.read_weights()
-        kind = type(settings_of(self.config["recipe"]))
-        settings = self.config["settings"]
         recipe = Recipe(
             self.config["recipe"],
-            kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}),
+            self.settings,
             guide=self.config["guide"],
             seed=self.config["seed"],
             data_dir=self.config["data_dir"],
@@ -272,6 +278,8 @@ class Run:
                 f"the checkpoint in {self.path} does not fit the recipe {recipe.name}: it was "
                 "written by another version of it; train the run anew."
             ) from error
+        recipe.model.eval()
+        recipe.guide.eval()
         return recipe
 
     def evaluate(
@@ -288,13 +296,44 @@ class Run:
             likelihood_points: Test points to estimate it for, the first ones.
             limit_test: Test points to use, None for all.
         """
+        found = self.measure(
+            particles=particles, likelihood_points=likelihood_points, limit_test=limit_test
+        )
+        self.folder.add_metrics(found)
+        return self.metrics
+
+    def measure(
+        self, *, particles: int, likelihood_points: int, limit_test: int | None
+    ) -> dict[str, float]:
+        """Return what `evaluate` measures, and write nothing; the arguments are its own."""
         if limit_test is not None and limit_test < 1:
             raise UserError(f"--limit-test must be at least 1; got {limit_test}.")
         sampling = ImportanceSampling(particles, likelihood_points)
         batches = self._test_batches(limit_test)
         metrics = self.recipe.settings.metrics(self.recipe, batches, sampling)
-        self.folder.add_metrics({"test_points": len(batches), **metrics})
-        return self.metrics
+        return {"test_points": len(batches), **metrics}
+
+    def calibrate(self, *, points: int = 500, draws: int = 200) -> tuple[dict[str, float], Path]:
+        """Rank true latent variables under the guide, on data simulated from the model.
+
+        Args:
+            points: Data points to simulate.
+            draws: Of the guide for each of them.
+
+        Returns:
+            The p-value of uniform ranks by site, also added to ``metrics.json``, and the path of
+            the figure.
+        """
+        if points < 2 or draws < 1:
+            raise UserError(f"give --points 2 and --draws 1 or more; got {points} and {draws}.")
+        torch.manual_seed(self.recipe.seed)
+        batches = self._test_batches(points)
+        batch = Batches(batches, len(batches), seed=self.recipe.seed, shuffle=False).batch(0)
+        found = calibrate(self.recipe.model, self.recipe.guide, *batch, num_draws=draws)
+        p_values = found.p_values()
+        self.folder.add_metrics({f"calibration_p_{k}": v for k, v in p_values.items()})
+        path = self.folder.figures_path / "calibration.png"
+        return p_values, save(rank_ecdfs(found.ranks), path)
 
     def plot(self) -> list[Path]:
         """Draw the learning curve and the story's figures; return the pictures' paths."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_latents.data.batches import BatchMaker, Binarised, Plain
@@ -12,6 +13,7 @@ from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood, Normal
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import FAMILIES, MeanField
+from pyro_latents.guides.refined import Refined
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
@@ -32,7 +34,7 @@ class VAESettings(Settings):
 
     story: ClassVar[str] = "vae"
     paper: ClassVar[str] = "Kingma and Welling 2014"
-    guides: ClassVar[tuple[str, ...]] = ("paper", *FAMILIES)
+    guides: ClassVar[tuple[str, ...]] = ("paper", *FAMILIES, "refined")
 
     z_dim: int = 10
     networks: Literal["conv", "dense"] = "conv"
@@ -49,8 +51,13 @@ class VAESettings(Settings):
             decoder = DenseDecoder(self.z_dim, self.x_shape)
         return VAE(decoder, self.z_dim, self.build_likelihood())
 
-    def build_guide(self, name: str, model: nn.Module) -> Amortised:
-        """Return the paper's mean-field guide, or another family on the same encoder."""
+    def build_guide(self, name: str, model: nn.Module) -> PyroModule:
+        """Return the paper's mean-field guide, or another family on the same encoder.
+
+        ``refined`` is the paper's, improved for each data point at evaluation.
+        """
+        if name == "refined":
+            return Refined(model, self.build_guide("paper", model))
         encoder: ConvEncoder | DenseEncoder
         if self.networks == "conv":
             encoder = ConvEncoder(channels=self.x_shape[0])
