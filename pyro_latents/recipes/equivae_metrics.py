@@ -1,0 +1,112 @@
+"""What an EquiVAE is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from pyro.infer import TraceEnum_ELBO
+
+from pyro_latents.data.batches import Batches, BatchMaker, Plain, mixed_seed
+from pyro_latents.data.examples import Examples
+from pyro_latents.data.sets import OfClass
+from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
+from pyro_latents.evaluation.set_classifiers import distance_error
+from pyro_latents.parameters import local_parameters
+
+if TYPE_CHECKING:
+    from pyro_latents.recipes.recipe import Recipe
+
+ROWS = 500
+
+
+@contextmanager
+def measured(recipe: Recipe, labelled: Examples) -> Iterator[None]:
+    """Evaluate without dropout, and with the class means of the labelled points."""
+    model, guide = recipe.model, recipe.guide
+    modes = model.training, guide.training
+    model.eval()
+    guide.eval()
+    model.refresh_class_means(labelled.x, labelled.y)
+    try:
+        yield
+    finally:
+        model.train(modes[0])
+        guide.train(modes[1])
+
+
+def labelled_figures(
+    recipe: Recipe, batches: BatchMaker, sampling: ImportanceSampling
+) -> dict[str, float]:
+    """Return the bound of equation (4) term by term, and the figures of unlabelled points."""
+    found = bound_terms(recipe.model, recipe.guide, batches, seed=recipe.seed)
+    return {**found, **unlabelled_figures(recipe, batches.examples, sampling)}
+
+
+def unlabelled_figures(
+    recipe: Recipe, test: Examples, sampling: ImportanceSampling
+) -> dict[str, float]:
+    """Return what is known of test points when their labels are not.
+
+    ``elbo_unlabelled`` is the bound of equation (6) and ``log_likelihood`` an importance-weighted
+    estimate of `log p(x)`, both with the class means as codes and `y` summed exactly;
+    ``distance_error`` and ``error_rate`` (of `q(y | x)`) are in per cent.
+    """
+    assert test.y is not None
+    model, guide = recipe.model, recipe.guide
+    codes = model.embed(test.x)
+    found = {
+        "elbo_unlabelled": enumerated_bound(recipe, test),
+        "distance_error": distance_error(codes, model.class_means, test.y),
+    }
+    if getattr(guide, "classifier", None) is not None:
+        wrong = [
+            guide.label_posterior(x).probs.argmax(-1) != y
+            for x, y in zip(test.x.split(ROWS), test.y.split(ROWS), strict=True)
+        ]
+        found["error_rate"] = 100 * torch.cat(wrong).double().mean().item()
+    return {**found, **_likelihood(recipe, test, sampling)}
+
+
+@torch.no_grad()
+def enumerated_bound(recipe: Recipe, examples: Examples) -> float:
+    """Return the bound of equation (6), in nats per point, with the class means as codes."""
+    model, guide, total = recipe.model, recipe.guide, 0.0
+    loss = TraceEnum_ELBO(max_plate_nesting=1)
+    with local_parameters(model, guide):
+        for number, (x,) in enumerate(Batches(Plain(examples), ROWS, seed=0, shuffle=False)):
+            torch.manual_seed(mixed_seed(recipe.seed, number))
+            total -= loss.loss(model, guide, x)
+    return total / len(examples)
+
+
+@torch.no_grad()
+def _likelihood(recipe: Recipe, test: Examples, sampling: ImportanceSampling) -> dict[str, float]:
+    """`log p(x) = log sum_y p(x, y)`, the particles shared by the classes."""
+    model = recipe.model
+    particles = max(1, sampling.particles // model.num_classes)
+    test = replace(test.take(slice(sampling.points)), extras={})
+    joint = [
+        log_evidence_of_batches(
+            model,
+            recipe.guide,
+            OfClass(test, label),
+            num_particles=particles,
+            seed=mixed_seed(recipe.seed, label),
+            progress=False,
+        )
+        for label in range(model.num_classes)
+    ]
+    log_joint = torch.stack([evidence.log_evidence for evidence in joint])
+    best = log_joint.argmax(0, keepdim=True)
+    k_hat = torch.stack([evidence.k_hat for evidence in joint]).gather(0, best)
+    return {
+        "log_likelihood": log_joint.logsumexp(0).mean().item(),
+        "log_likelihood_particles": particles * model.num_classes,
+        "log_likelihood_points": len(test),
+        "k_hat_above_0.7": 100 * (k_hat > 0.7).double().mean().item(),
+    }

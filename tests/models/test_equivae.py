@@ -1,0 +1,140 @@
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Predictive
+from torch import nn
+
+from pyro_latents.distributions.likelihoods import Normal
+from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE
+from pyro_latents.nets.feige import joined
+from pyro_latents.nets.mlp import DenseDecoder
+from pyro_latents.nets.sets import SetEncoder
+
+pytestmark = pytest.mark.usefixtures("float64")
+SHAPE, CLASSES, R, V = (1, 4, 4), 3, 3, 2
+
+
+def make(kind=EquiVAE, **options) -> EquiVAE:
+    torch.manual_seed(0)
+    sets = SetEncoder(nn.Sequential(nn.Flatten(), nn.Linear(16, R), nn.Tanh()), r_dim=R)
+    decoder = DenseDecoder(R + V, SHAPE, (8,))
+    weights = torch.tensor([5.0, 3.0, 2.0])
+    return kind(sets, decoder, v_dim=V, class_weights=weights, **options)
+
+
+def scored(model: EquiVAE, *args, **values: torch.Tensor):
+    trace = poutine.trace(poutine.condition(model, values)).get_trace(*args)
+    trace.compute_log_prob()
+    return trace.nodes
+
+
+def test_r_is_a_deterministic_site_and_the_mean_over_the_set():
+    model, x, sets = make(), torch.rand(4, *SHAPE), torch.rand(4, 5, *SHAPE)
+    nodes = scored(model, x, torch.tensor([0, 1, 2, 0]), sets)
+    expected = torch.stack([model.invariant.embed(members).mean(0) for members in sets])
+    torch.testing.assert_close(nodes["r"]["value"], expected)
+    assert nodes["r"]["infer"]["_deterministic"]
+    assert not nodes["r"]["log_prob"].any()
+    shuffled = scored(model, x, torch.tensor([0, 1, 2, 0]), sets[:, torch.randperm(5)])
+    torch.testing.assert_close(shuffled["r"]["value"], expected)
+
+
+@pytest.mark.parametrize("likelihood", [None, Normal(0.3)], ids=["bernoulli", "normal"])
+def test_the_joint_is_class_frequency_prior_and_likelihood(likelihood):
+    model, x, sets = make(likelihood=likelihood), torch.rand(4, *SHAPE), torch.rand(4, 2, *SHAPE)
+    y, v = torch.tensor([0, 1, 2, 0]), torch.randn(4, V)
+    nodes = scored(model, x, y, sets, v=v)
+    torch.testing.assert_close(nodes["y"]["log_prob"], torch.tensor([0.5, 0.3, 0.2, 0.5]).log())
+    normal = torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(nodes["v"]["log_prob"], normal.log_prob(v).sum(-1))
+    output = model.decoder(joined(model.invariant(sets), v))
+    if likelihood is None:
+        p = output.sigmoid()
+        expected = x * p.log() + (1 - x) * (1 - p).log()
+    else:
+        expected = torch.distributions.Normal(output, 0.3).log_prob(x)
+    torch.testing.assert_close(nodes["x"]["log_prob"], expected.sum((-3, -2, -1)))
+
+
+def test_without_labels_the_class_picks_its_code():
+    model, x, sets = make(), torch.rand(4, *SHAPE), torch.rand(CLASSES, 2, *SHAPE)
+    y = torch.tensor([2, 1, 2, 0])
+    nodes = scored(model, x, None, sets, y=y)
+    torch.testing.assert_close(nodes["r"]["value"], model.invariant(sets)[y])
+
+
+def test_each_class_set_is_encoded_once():
+    model, seen = make(), []
+    model.invariant.network.register_forward_hook(lambda layer, given, out: seen.append(len(out)))
+    scored(model, torch.rand(50, *SHAPE), None, torch.rand(CLASSES, 2, *SHAPE))
+    assert seen == [2 * CLASSES]
+
+
+def test_class_means_are_those_of_the_labelled_points():
+    model, x = make(), torch.rand(2500, *SHAPE)
+    y = torch.arange(2500) % CLASSES
+    model.refresh_class_means(x, y)
+    codes = model.invariant.embed(x)
+    expected = torch.stack([codes[y == label].mean(0) for label in range(CLASSES)])
+    torch.testing.assert_close(model.class_means, expected)
+    assert model.invariant.training
+    y = torch.tensor([2, 0])
+    torch.testing.assert_close(scored(model, x[:2], y)["r"]["value"], expected[y])
+
+
+def test_draws_of_the_prior_need_no_data():
+    model = make()
+    model.refresh_class_means(torch.rand(30, *SHAPE), torch.arange(30) % CLASSES)
+    draws = Predictive(model, num_samples=2000, parallel=True)(size=3)
+    assert draws["x"].shape == (2000, 3, *SHAPE)
+    torch.testing.assert_close(draws["r"], model.class_means[draws["y"]])
+    shares = torch.bincount(draws["y"].flatten()).double() / 6000
+    torch.testing.assert_close(shares, model.class_weights, atol=0.03, rtol=0)
+
+
+def test_draws_of_given_classes():
+    model, y = make(), torch.tensor([1, 1, 2])
+    model.refresh_class_means(torch.rand(30, *SHAPE), torch.arange(30) % CLASSES)
+    assert model(y=y).shape == (3, *SHAPE)
+
+
+def test_both_kinds_of_points_have_sites_of_their_own():
+    model = make(SemiSupervisedEquiVAE, labelled_weight=0.5)
+    x, labelled, y = torch.rand(4, *SHAPE), torch.rand(2, *SHAPE), torch.tensor([0, 2])
+    sets, class_sets = torch.rand(2, 5, *SHAPE), torch.rand(CLASSES, 5, *SHAPE)
+    nodes = scored(model, x, class_sets, labelled, y, sets)
+    for name in ("y", "r", "v", "x"):
+        assert nodes[name]["value"].shape[0] == 4
+        assert nodes[f"{name}_labelled"]["value"].shape[0] == 2
+        assert nodes[f"{name}_labelled"]["scale"] == 0.5
+    assert torch.equal(nodes["y_labelled"]["value"], y)
+    assert nodes["y_labelled"]["is_observed"]
+    assert not nodes["y"]["is_observed"]
+
+
+def test_a_weight_of_zero_leaves_the_unlabelled_points_out():
+    model = make(SemiSupervisedEquiVAE)
+    model.unlabelled_weight = 0.0
+    sets, class_sets = torch.rand(2, 5, *SHAPE), torch.rand(CLASSES, 5, *SHAPE)
+    labelled = torch.rand(2, *SHAPE), torch.tensor([0, 2]), sets
+    assert "x" not in scored(model, torch.rand(4, *SHAPE), class_sets, *labelled)
+    assert model(size=4).shape == (4, *SHAPE)
+
+
+ERRORS = {
+    "labels": ((torch.zeros(3, dtype=torch.long), None), "one y for each of the 4 x; got 3"),
+    "sets": (
+        (torch.zeros(4, dtype=torch.long), torch.zeros(3, 1, *SHAPE)),
+        "expects 4 sets, one for each y; got 3",
+    ),
+    "class sets": (
+        (None, torch.zeros(4, 1, *SHAPE)),
+        "expects 3 sets, one a class without y; got 4",
+    ),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), ERRORS.values(), ids=ERRORS)
+def test_rejects(args, message):
+    with pytest.raises(ValueError, match=message):
+        make()(torch.zeros(4, *SHAPE), *args)
