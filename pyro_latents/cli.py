@@ -23,6 +23,7 @@ COMMANDS = {
     "list": "show the recipes: story, data, guides, paper",
     "train": "train a recipe into a run folder",
     "evaluate": "measure a run on test data",
+    "check": "check a run by posterior and prior predictive draws",
     "compare": "set runs with different guides side by side",
     "calibrate": "check a run's guide on data simulated from its model",
     "plot": "draw the figures of a run",
@@ -188,6 +189,23 @@ def _evaluate(arguments: list[str]) -> None:
             else f"{name:<{width}}  {value}"
         )
     print(f"written to {run.folder.metrics_path}")
+
+
+def _check(arguments: list[str]) -> None:
+    parser = Parser(prog="pyro-latents check", description=COMMANDS["check"])
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument("--images", type=int, default=1000, help="test points to check")
+    parser.add_argument("--draws", type=int, default=200, help="replicates of each")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    given = parser.parse_args(arguments)
+    from pyro_latents import zoo
+    from pyro_latents.recipes.checking import check
+
+    run = zoo.open_run(given.run)
+    paths = check(run, images=given.images, draws=given.draws, seed=given.seed)
+    print(paths[-1].read_text())
+    for path in paths:
+        print(path)
 
 
 def _compare(arguments: list[str]) -> None:

@@ -1,0 +1,94 @@
+"""A small classifier of the project's own, to look at replicates with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pyro_latents.data.examples import Examples
+from pyro_latents.nets.initial import initialise_for_relu
+from pyro_latents.nets.leading import over_leading
+
+STEPS, BATCH, RATE = 400, 100, 1e-3
+FEATURES = 64
+ROWS = 2000
+
+
+class Classifier(nn.Module):
+    """Two convolutions and two dense layers, for images of any size.
+
+    Args:
+        channels: Channels of the images.
+        num_classes: Classes to tell apart.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(512, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, num_classes)
+        initialise_for_relu(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map `*leading channels height width` to `*leading features`."""
+        return over_leading(self.body, x, event_dims=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the classes, `*leading num_classes`."""
+        return self.head(self.features(x))
+
+    def confidence(self, x: Tensor) -> Tensor:
+        """Return the probability of the likeliest class, of shape `*leading`."""
+        return self(x).softmax(-1).amax(-1)
+
+
+def train_classifier(
+    examples: Examples,
+    num_classes: int,
+    *,
+    binary: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> Classifier:
+    """Train a classifier on labelled images.
+
+    Args:
+        examples: Labelled images.
+        num_classes: Classes to tell apart.
+        binary: Whether images are binarised at random, as the replicates of a Bernoulli are.
+        seed: Of parameters and batches.
+        progress: Whether to show a progress bar.
+    """
+    assert examples.y is not None
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(seed)
+        classifier = Classifier(examples.shape[0], num_classes).to(examples.device)
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=RATE)
+        for _ in tqdm(range(STEPS), desc="classifier", disable=not progress):
+            rows = torch.randint(len(examples), (BATCH,), device=examples.device)
+            x = examples.x[rows]
+            loss = F.cross_entropy(classifier(x.bernoulli() if binary else x), examples.y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return classifier.eval().requires_grad_(False)
+
+
+def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features `batch features` and the likeliest classes `batch` of images."""
+    features, classes = [], []
+    for part in x.split(ROWS):
+        found = classifier.features(part)
+        features.append(found)
+        classes.append(classifier.head(found).argmax(-1))
+    return torch.cat(features), torch.cat(classes)

@@ -1,0 +1,210 @@
+"""The predictive checks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pyro_latents.checks.arviz_io import save_netcdf, to_arviz
+from pyro_latents.checks.classifier import Classifier, features_and_classes, train_classifier
+from pyro_latents.checks.figures import populations, reliability_curve, u_values
+from pyro_latents.checks.pixels import reliability
+from pyro_latents.checks.population import Population, counts, frechet_distance
+from pyro_latents.checks.predictive import (
+    Replicates,
+    binarised_like,
+    prior_statistics,
+    replicates,
+)
+from pyro_latents.checks.splits import blanked, left_half, right_half_of, seeing_only
+from pyro_latents.checks.statistics import Statistic, statistics_for
+from pyro_latents.data.examples import Examples
+from pyro_latents.distributions.likelihoods import Bernoulli
+from pyro_latents.errors import UserError
+from pyro_latents.files import write_json, write_text
+from pyro_latents.guides.refined import Refined
+from pyro_latents.plots import image_rows, save
+
+if TYPE_CHECKING:
+    from pyro_latents.recipes.recipe import Recipe, Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a check says of one statistic.
+
+    Args:
+        check: ``per image``, ``right half given left`` or ``population``.
+        statistic: Its name.
+        p_value: Of the mean over images, or of one distribution for data and draws.
+        outside: The share of data points outside the central 95 % of their replicates, or None.
+        meaning: The statistic in words.
+    """
+
+    check: str
+    statistic: str
+    p_value: float
+    outside: float | None
+    meaning: str
+
+
+def check(run: Run, *, images: int = 1000, draws: int = 200, seed: int = 0) -> list[Path]:
+    """Check a run's model and guide by predictive draws on its test data.
+
+    Written into the run's folder ``checks`` are ``check.nc`` (ArviZ), ``p_values.txt`` and
+    ``p_values.json``, and the figures. Replicates given an image are optimistic, since its code
+    was inferred from the same image; the population and the half image are honest.
+
+    Args:
+        run: The run.
+        images: Test points, the first ones.
+        draws: Replicates of each.
+        seed: Of the draws.
+
+    Returns:
+        The paths of what was written.
+
+    Raises:
+        UserError: if a number is not positive.
+    """
+    for option, value in (("images", images), ("draws", draws)):
+        if value < 1:
+            raise UserError(f"--{option} must be at least 1; got {value}.")
+    recipe = run.recipe
+    test = recipe.splits.test.take(slice(images))
+    batches = recipe.settings.build_batches(test, recipe.splits)
+    statistics = dict(statistics_for(test.shape))
+    classifier = _classifier(recipe, seed)
+    if classifier is not None:
+        statistics["confidence"] = Statistic(
+            classifier.confidence, "confidence of a classifier trained on the data"
+        )
+    found = replicates(
+        recipe.model, recipe.guide, batches, statistics, draws=draws, seed=seed, points=len(test)
+    )
+    rows = _rows("per image", found, statistics)
+    population = _population(recipe, test, statistics, classifier, seed)
+    rows += [
+        Row("population", name, value, None, _meaning(statistics, name))
+        for name, value in population.p_values().items()
+    ]
+    folder = run.path / "checks"
+    paths = []
+    if _takes_half_images(recipe, test):
+        half = _half_images(recipe, test, statistics, draws, seed)
+        rows += _rows("right half given left", half, statistics)
+    data = to_arviz(found, population.drawn)
+    paths.append(save_netcdf(data, folder / "check.nc"))
+    figures = {"u_values": u_values(data), "population": populations(population)}
+    if found.examples is not None and len(test.shape) == 3:
+        observed, reps = found.examples
+        named = {"observed": observed}
+        named |= {f"replicate {i + 1}": images_ for i, images_ in enumerate(reps)}
+        figures["replicates"] = image_rows(named)
+    extra: dict[str, float] = {}
+    if isinstance(getattr(recipe.model, "likelihood", None), Bernoulli):
+        curve = reliability(recipe.model, recipe.guide, batches, points=len(test), seed=seed)
+        figures["pixels"] = reliability_curve(curve)
+        extra["expected_calibration_error"] = curve.expected_calibration_error
+    if population.frechet_distance is not None:
+        extra["frechet_distance"] = population.frechet_distance
+    paths += [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+    write_json(
+        folder / "p_values.json",
+        {"images": len(test), "draws": draws, "seed": seed, **extra}
+        | {"rows": [row.__dict__ for row in rows]},
+    )
+    text = as_text(rows, extra)
+    write_text(folder / "p_values.txt", text)
+    return [*paths, folder / "p_values.json", folder / "p_values.txt"]
+
+
+def as_text(rows: list[Row], extra: dict[str, float]) -> str:
+    """Return the table of p-values, with each statistic in words."""
+    cells = [("check", "statistic", "p", "outside 95 %", "meaning")]
+    for row in rows:
+        outside = "" if row.outside is None else f"{100 * row.outside:.1f} %"
+        cells.append((row.check, row.statistic, f"{row.p_value:.4f}", outside, row.meaning))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    lines += [f"{name}  {value:.4f}" for name, value in extra.items()]
+    return "\n".join([*lines, ""])
+
+
+def _rows(kind: str, found: Replicates, statistics: dict[str, Statistic]) -> list[Row]:
+    p_values, outside = found.p_values(), found.outside()
+    return [
+        Row(kind, name, p_values[name], outside[name], _meaning(statistics, name))
+        for name in p_values
+    ]
+
+
+def _meaning(statistics: dict[str, Statistic], name: str) -> str:
+    return statistics[name].meaning if name in statistics else "classes that a classifier sees"
+
+
+def _classifier(recipe: Recipe, seed: int) -> Classifier | None:
+    train = recipe.splits.train
+    if len(train.shape) != 3 or train.y is None or recipe.splits.num_classes < 2:
+        return None
+    binary = isinstance(getattr(recipe.model, "likelihood", None), Bernoulli)
+    return train_classifier(train, recipe.splits.num_classes, binary=binary, seed=seed)
+
+
+def _population(
+    recipe: Recipe,
+    test: Examples,
+    statistics: dict[str, Statistic],
+    classifier: Classifier | None,
+    seed: int,
+) -> Population:
+    likelihood = getattr(recipe.model, "likelihood", None)
+    torch.manual_seed(seed)
+    observed = binarised_like(test.x, likelihood(test.x)) if likelihood else test.x
+    drawn, first = prior_statistics(recipe.model, statistics, draws=len(test), seed=seed + 1)
+    found = Population(
+        {name: statistic(observed).float() for name, statistic in statistics.items()}, drawn
+    )
+    if classifier is None:
+        return found
+    classes = recipe.splits.num_classes
+    data_features, data_classes = features_and_classes(classifier, observed)
+    draw_features, draw_classes = features_and_classes(classifier, first)
+    return replace(
+        found,
+        observed_classes=counts(data_classes, classes),
+        drawn_classes=counts(draw_classes, classes),
+        frechet_distance=frechet_distance(data_features, draw_features),
+    )
+
+
+def _takes_half_images(recipe: Recipe, test: Examples) -> bool:
+    batch = recipe.settings.build_batches(test.take(slice(2)), recipe.splits)
+    generator = torch.Generator(test.device)
+    arguments = batch(torch.arange(2, device=test.device), generator)
+    return len(test.shape) == 3 and len(arguments) == 1
+
+
+def _half_images(
+    recipe: Recipe, test: Examples, statistics: dict[str, Statistic], draws: int, seed: int
+) -> Replicates:
+    """Replicates of right halves, with codes inferred from the left halves by refinement."""
+    seen = left_half(test.shape)
+    likelihood = getattr(recipe.model, "likelihood", None)
+    torch.manual_seed(seed)
+    x = binarised_like(test.x, likelihood(test.x)) if likelihood else test.x
+    guide = Refined(seeing_only(recipe.model, seen), blanked(recipe.guide, seen)).eval()
+    halves: dict[str, Callable] = {
+        name: right_half_of(statistic)
+        for name, statistic in statistics.items()
+        if name != "confidence"
+    }
+    batches = recipe.settings.build_batches(replace(test, x=x), recipe.splits)
+    return replicates(recipe.model, guide, batches, halves, draws=draws, seed=seed)
