@@ -9,6 +9,7 @@ over exactly: it has one value for each class in a dimension of its own.
 from __future__ import annotations
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.distributions import Categorical, Distribution
 from pyro.nn import PyroModule
@@ -71,6 +72,10 @@ class EquiVAEGuide(PyroModule):
         self, x: Tensor, y: Tensor | None = None, sets: Tensor | None = None, *, size: int = 1
     ) -> dict[str, Tensor]:
         """Draw the latent sites; the arguments are the model's."""
+        return self.infer(x, y, sets)
+
+    def infer(self, x: Tensor, y: Tensor | None, sets: Tensor | None) -> dict[str, Tensor]:
+        """Draw the latent sites of points of one kind; the arguments are `EquiVAE`'s."""
         codes = self.codes(sets)
         with pyro.plate("data", len(x), dim=-1):
             if y is None:
@@ -85,9 +90,13 @@ class EquiVAEGuide(PyroModule):
 
     def sample_unlabelled(self, x: Tensor, class_codes: Tensor) -> dict[str, Tensor]:
         """Draw `y` and `v` within the plate, one value of `y` for each class in parallel."""
-        q_y = self.label_posterior(x, class_codes)
+        q_y = self.unknown_label_posterior(x, class_codes)
         y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
         return {"y": y, "v": pyro.sample("v", self.posterior(x, class_codes[y]))}
+
+    def unknown_label_posterior(self, x: Tensor, class_codes: Tensor) -> Categorical:
+        """Return `q(y | x)` as the bound of unlabelled points has it."""
+        return self.label_posterior(x, class_codes)
 
 
 class SemiSupervisedGuide(EquiVAEGuide):
@@ -115,6 +124,9 @@ class SemiSupervisedGuide(EquiVAEGuide):
     ) -> None:
         super().__init__(encoder, v, model, classifier)
         self.label_weight = label_weight
+        # The share of the gradient that the bound of unlabelled points hands to `q(y | x)`; a
+        # trainer raises it from 0 to 1. The value of the bound does not depend on it.
+        self.label_gradient = 1.0
 
     def forward(
         self,
@@ -150,3 +162,8 @@ class SemiSupervisedGuide(EquiVAEGuide):
             pyro.plate("data", len(x), dim=-1),
         ):
             return drawn | self.sample_unlabelled(x, class_codes)
+
+    def unknown_label_posterior(self, x: Tensor, class_codes: Tensor) -> Categorical:
+        """Return `q(y | x)`, with ``label_gradient`` of its gradient."""
+        logits = self.label_posterior(x, class_codes).logits
+        return Categorical(logits=torch.lerp(logits.detach(), logits, self.label_gradient))

@@ -217,10 +217,8 @@ def drawn_size(m_max: int, generator: torch.Generator) -> int:
     return int(size.item())
 
 
-def balanced_split(
-    examples: Examples, labels: int, num_classes: int, *, seed: int
-) -> tuple[Examples, Examples]:
-    """Choose labelled points, equally many of each class, and leave the others unlabelled.
+def balanced_labels(examples: Examples, labels: int, num_classes: int, *, seed: int) -> Tensor:
+    """Choose the points whose labels are known, equally many of each class.
 
     Args:
         examples: Points with labels.
@@ -230,7 +228,7 @@ def balanced_split(
         seed: Of the choice, the same on every device.
 
     Returns:
-        The labelled points, and the others without their labels.
+        Their indices in ascending order, of shape `labels`.
 
     Raises:
         UserError: if there are no labels, or a class has too few points.
@@ -250,8 +248,19 @@ def balanced_split(
             f"{counts[label]}: give fewer labels."
         )
     place = torch.arange(len(y)) - (counts.cumsum(0) - counts)[y[order]]
-    chosen = place < wanted[y[order]]
-    rest = examples.take(order[~chosen].sort().values)
-    return examples.take(order[chosen].sort().values), Examples(
-        rest.x, None, rest.extras, rest.provenance
-    )
+    return order[place < wanted[y[order]]].sort().values.to(examples.device)
+
+
+def without(examples: Examples, index: Tensor, multiple_of: int = 1) -> Examples:
+    """The points other than those at ``index``, without labels.
+
+    Args:
+        examples: The points.
+        index: Those to leave out.
+        multiple_of: What the number of points is cut down to a multiple of, from the end.
+    """
+    kept = torch.ones(len(examples), dtype=torch.bool, device=examples.device)
+    kept[index] = False
+    rest = torch.nonzero(kept)[:, 0]
+    rest = rest[: len(rest) // multiple_of * multiple_of]
+    return Examples(examples.x[rest], provenance=examples.provenance)

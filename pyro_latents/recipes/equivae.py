@@ -19,7 +19,11 @@ from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.guides.equivae import EquiVAEGuide
 from pyro_latents.guides.families import FAMILIES, MeanField
 from pyro_latents.models.equivae import EquiVAE
-from pyro_latents.nets.feige import EquivariantEncoder, FeigeDecoder, InvariantEncoder
+from pyro_latents.nets.feige import (
+    EquivariantEncoder,
+    FeigeDecoder,
+    InvariantEncoder,
+)
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.mlp import DenseDecoder
 from pyro_latents.nets.sets import SetEncoder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,13 +88,14 @@ def enumerated_bound(recipe: Recipe, examples: Examples) -> float:
 @torch.no_grad()
 def _likelihood(recipe: Recipe, test: Examples, sampling: ImportanceSampling) -> dict[str, float]:
     """`log p(x) = log sum_y p(x, y)`, the particles shared by the classes."""
-    model = recipe.model
+    model, guide = recipe.model, recipe.guide
     particles = max(1, sampling.particles // model.num_classes)
     test = replace(test.take(slice(sampling.points)), extras={})
     joint = [
         log_evidence_of_batches(
-            model,
-            recipe.guide,
+            # What a model of both kinds of points has for one of them.
+            partial(model.process, sets=None, size=1),
+            partial(guide.infer, sets=None),
             OfClass(test, label),
             num_particles=particles,
             seed=mixed_seed(recipe.seed, label),

@@ -8,7 +8,15 @@ from importlib.metadata import entry_points
 from pyro_latents.errors import UserError
 from pyro_latents.recipes.settings import Settings
 
-STORIES = ("vae", "triplet_tvae", "pose_tvae", "vaells", "vaells_baselines", "equivae")
+STORIES = (
+    "vae",
+    "triplet_tvae",
+    "pose_tvae",
+    "vaells",
+    "vaells_baselines",
+    "equivae",
+    "equivae_semi",
+)
 ENTRY_POINTS = "pyro_latents.recipes"
 
 _REGISTERED: dict[str, Settings] = {}

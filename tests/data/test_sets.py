@@ -9,7 +9,8 @@ from pyro_latents.data.sets import (
     Mixed,
     OfClass,
     WithClassSets,
-    balanced_split,
+    balanced_labels,
+    without,
 )
 from pyro_latents.errors import UserError
 
@@ -100,14 +101,18 @@ def test_points_of_a_supposed_class():
 
 def test_labels_are_balanced_and_follow_the_seed():
     examples = numbered(60)
-    labelled, rest = balanced_split(examples, 13, CLASSES, seed=1)
-    assert torch.bincount(labelled.y).tolist() == [5, 4, 4]
+    index = balanced_labels(examples, 13, CLASSES, seed=1)
+    assert torch.bincount(examples.y[index]).tolist() == [5, 4, 4]
+    assert torch.equal(index, balanced_labels(examples, 13, CLASSES, seed=1))
+    assert not torch.equal(index, balanced_labels(examples, 13, CLASSES, seed=2))
+
+
+def test_the_others_are_unlabelled():
+    examples, index = numbered(60), torch.tensor([3, 50])
+    rest = without(examples, index)
     assert rest.y is None
-    assert sorted([*labelled.x.tolist(), *rest.x.tolist()]) == list(range(60))
-    again, _ = balanced_split(examples, 13, CLASSES, seed=1)
-    other, _ = balanced_split(examples, 13, CLASSES, seed=2)
-    assert torch.equal(labelled.x, again.x)
-    assert not torch.equal(labelled.x, other.x)
+    assert sorted([*rest.x.tolist(), 3.0, 50.0]) == list(range(60))
+    assert torch.equal(without(examples, index, multiple_of=20).x, rest.x[:40])
 
 
 ERRORS = {
@@ -127,7 +132,7 @@ def test_rejects_more_labels_than_a_class_has():
     with pytest.raises(
         UserError, match="--labels 33 asks for 11 examples of class 0, which has 10"
     ):
-        balanced_split(numbered(), 33, CLASSES, seed=0)
+        balanced_labels(numbered(), 33, CLASSES, seed=0)
 
 
 def test_sets_are_drawn_from_the_given_generator_alone():

@@ -52,7 +52,7 @@ def batch():
 
 def gradients(loss: Tensor, *modules: nn.Module) -> list[Tensor]:
     parameters = [p for module in modules for p in module.parameters()]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     return [
         torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)
     ]
@@ -173,6 +173,22 @@ def test_the_label_term_is_there_in_the_warm_start():
     expected = gradients(-guide.label_posterior(labelled).log_prob(y).sum(), guide.classifier)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_the_gradient_of_unlabelled_points_on_labels_can_be_held_back(share):
+    model, guide = semi()
+    x, class_sets, *_ = batch()
+    noise = torch.randn(CLASSES, 4, V)
+    plain = with_noise(guide, noise)
+    whole = enumerated(model, guide, x, class_sets)
+    guide.label_gradient = share
+    part = enumerated(model, guide, x, class_sets)
+    guide.posterior = plain
+    torch.testing.assert_close(part, whole)
+    for module, factor in ((guide.classifier, share), (model.decoder, 1.0), (guide.v, 1.0)):
+        for a, b in zip(gradients(part, module), gradients(whole, module), strict=True):
+            torch.testing.assert_close(a, factor * b)
 
 
 def test_a_supervised_step_is_equation_4():

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+
+from pyro_latents import zoo
+from pyro_latents.data.batches import Batches
+from pyro_latents.data.sets import Mixed, WithClassSets
+from pyro_latents.errors import UserError
+from pyro_latents.recipes.equivae_semi import RECIPES, EquiVAESemiSettings
+
+SMALL = {"width": 4, "r_dim": 4, "v_dim": 3, "batch_size": 50}
+
+
+def test_the_recipes_and_the_sizes_of_the_paper():
+    assert sorted(RECIPES) == [f"equivae-semi-{data}" for data in ("digits", "mnist", "svhn")]
+    settings = RECIPES["equivae-semi-mnist"]
+    assert (settings.r_dim, settings.v_dim, settings.m_max, settings.labels) == (8, 8, 4, 100)
+    assert (settings.label_weight, settings.epochs) == (1.0, 20)
+    svhn = RECIPES["equivae-semi-svhn"]
+    assert (svhn.r_dim, svhn.m_max, svhn.epochs, svhn.labels) == (16, 10, 20, 1000)
+
+
+def test_labelled_and_unlabelled_points_are_kept_apart():
+    recipe = zoo.recipe("equivae-semi-digits", labels=40)
+    maker = recipe.batches("train")
+    assert isinstance(maker, Mixed)
+    assert isinstance(recipe.batches("test"), WithClassSets)
+    labelled = recipe.settings.labelled(recipe.splits)
+    assert torch.bincount(labelled.y).tolist() == [4] * 10
+    assert maker.examples.y is None
+    assert len(maker) % recipe.settings.batch_size == 0
+    known = {tuple(image.flatten().tolist()) for image in labelled.x}
+    assert not known & {tuple(image.flatten().tolist()) for image in maker.examples.x}
+
+
+def test_every_labelled_point_is_seen_in_an_epoch():
+    recipe = zoo.recipe("equivae-semi-digits", labels=50)
+    batches = Batches(recipe.batches("train"), 50, seed=0, drop_last=True)
+    seen = torch.cat([x_labelled for _, _, x_labelled, *_ in batches])
+    assert len(seen.flatten(1).unique(dim=0)) == 50
+
+
+def test_the_choice_of_labels_follows_its_seed():
+    chosen = [
+        zoo.recipe("equivae-semi-digits", label_seed=seed).settings.labelled(
+            zoo.recipe("equivae-semi-digits").splits
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(chosen[0].x, chosen[1].x)
+    assert not torch.equal(chosen[0].x, chosen[2].x)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "weight", "gradient"),
+    [(0.5, 0, 0), (1.0, 0, 0), (2.0, 0.5, 0), (5.0, 1, 0.5), (9.0, 1, 1), (None, 1, 1)],
+)
+def test_the_schedule(epochs, weight, gradient):
+    recipe = zoo.recipe(
+        "equivae-semi-digits", warm_up=1, ramp=2, label_delay=3, label_ramp=2, **SMALL
+    )
+    recipe.settings.before_step(recipe)(epochs)
+    assert recipe.model.unlabelled_weight == weight
+    assert recipe.guide.label_gradient == gradient
+
+
+def test_without_a_schedule_both_kinds_count_from_the_start():
+    recipe = zoo.recipe(
+        "equivae-semi-digits", warm_up=0, ramp=0, label_delay=0, label_ramp=0, **SMALL
+    )
+    recipe.settings.before_step(recipe)(0.0)
+    assert (recipe.model.unlabelled_weight, recipe.guide.label_gradient) == (1, 1)
+
+
+@pytest.mark.parametrize("label_posterior", ["network", "distance"])
+def test_a_run_is_trained_and_measured(label_posterior, tmp_path):
+    schedule = dict(warm_up=1, ramp=1, label_delay=0, label_ramp=0)
+    recipe = zoo.recipe(
+        "equivae-semi-digits",
+        limit_train=200,
+        labels=30,
+        label_posterior=label_posterior,
+        **SMALL,
+        **schedule,
+    )
+    run = recipe.train(tmp_path / "run", epochs=3, progress=False)
+    metrics = run.evaluate(particles=50, likelihood_points=10, limit_test=40)
+    assert math.isfinite(metrics["elbo"])
+    assert 0 <= metrics["distance_error"] <= 100
+    assert ("error_rate" in metrics) == (label_posterior == "network")
+    assert {path.name for path in run.plot()} == {"images.png", "history.png"}
+
+
+def test_a_resumed_run_goes_on_exactly(tmp_path):
+    def recipe():
+        return zoo.recipe("equivae-semi-digits", limit_train=300, labels=20, **SMALL)
+
+    schedule = dict(progress=False)
+    whole = recipe().train(tmp_path / "whole", steps=7, **schedule)
+    recipe().train(tmp_path / "parts", steps=4, **schedule)
+    parts = recipe().train(tmp_path / "parts", steps=7, resume=True, **schedule)
+    for a, b in zip(whole.recipe.model.parameters(), parts.recipe.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+ERRORS = {
+    "labels": (dict(labels=0), "--labels must be positive; got 0"),
+    "weight": (dict(labelled_weight=0.0), "--labelled-weight must be positive; got 0.0"),
+    "ramp": (dict(ramp=-1.0), "--ramp must not be negative; got -1.0"),
+    "dropout": (dict(label_dropout=1.0), "--label-dropout must be at least 0 and below 1"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), ERRORS.values(), ids=ERRORS)
+def test_rejects(options, message):
+    with pytest.raises(UserError, match=message):
+        EquiVAESemiSettings(data="digits", **options)
+
+
+def test_a_class_with_one_label_is_named():
+    recipe = zoo.recipe("equivae-semi-digits", labels=15)
+    with pytest.raises(UserError, match="class 5 has 1 labelled example"):
+        recipe.batches("train")
+
+
+def test_labels_leave_points_without():
+    recipe = zoo.recipe("equivae-semi-digits", limit_train=120, labels=90)
+    with pytest.raises(UserError, match="--labels 90 leaves no batch of 50 unlabelled points"):
+        recipe.batches("train")
