@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "set runs with different guides side by side",
     "calibrate": "check a run's guide on data simulated from its model",
     "plot": "draw the figures of a run",
+    "report": "write one self-contained page on a run",
     "reproduce": "run a table or figure of one of the papers",
 }
 
@@ -248,6 +249,16 @@ def _plot(arguments: list[str]) -> None:
 
     for path in zoo.open_run(given.run).plot():
         print(path)
+
+
+def _report(arguments: list[str]) -> None:
+    parser = Parser(prog="pyro-latents report", description=COMMANDS["report"])
+    parser.add_argument("run", help="folder of the run")
+    given = parser.parse_args(arguments)
+    from pyro_latents import zoo
+    from pyro_latents.recipes.report import report
+
+    print(report(zoo.open_run(given.run)))
 
 
 def _reproduce(arguments: list[str]) -> None:

@@ -1,0 +1,59 @@
+"""One page on a run, with everything in it."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from pyro_latents import zoo
+from pyro_latents.cli import main
+
+
+class Checker(HTMLParser):
+    """Collects what a page loads, and whether its elements close."""
+
+    VOID = {"meta", "link", "img"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loaded += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    recipe = zoo.recipe("vae-digits", networks="dense", z_dim=2)
+    return recipe.train(tmp_path_factory.mktemp("report") / "a & b", steps=5, progress=False)
+
+
+def test_the_page_is_whole_and_loads_nothing(run, capsys):
+    run.evaluate(particles=5, likelihood_points=5, limit_test=5)
+    assert main(["report", str(run.path)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    page = (run.path / "report.html").read_text()
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    assert checker.loaded
+    assert all(value.startswith("data:") for value in checker.loaded)
+    assert not re.search(r"<script|https?://", page)
+    text = "".join(checker.text)
+    assert "a & b" in text
+    assert "log_likelihood" in text
+    assert "pyro-latents check" in text
+    assert f"{run.metrics['elbo']:.4f}" in text
+
+
+def test_a_folder_that_is_no_run_has_no_report(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a run" in capsys.readouterr().err
