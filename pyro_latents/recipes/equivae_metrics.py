@@ -16,7 +16,7 @@ from pyro_latents.data.examples import Examples
 from pyro_latents.data.sets import OfClass
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
-from pyro_latents.evaluation.set_classifiers import distance_error
+from pyro_latents.evaluation.set_classifiers import distance_error, network_error
 from pyro_latents.parameters import local_parameters
 
 if TYPE_CHECKING:
@@ -57,20 +57,22 @@ def unlabelled_figures(
     estimate of `log p(x)`, both with the class means as codes and `y` summed exactly;
     ``distance_error`` and ``error_rate`` (of `q(y | x)`) are in per cent.
     """
+    return {
+        "elbo_unlabelled": enumerated_bound(recipe, test),
+        **classification_errors(recipe, test),
+        **_likelihood(recipe, test, sampling),
+    }
+
+
+@torch.no_grad()
+def classification_errors(recipe: Recipe, test: Examples) -> dict[str, float]:
+    """Return ``distance_error``, and ``error_rate`` where `q(y | x)` has a network, in per cent."""
     assert test.y is not None
     model, guide = recipe.model, recipe.guide
-    codes = model.embed(test.x)
-    found = {
-        "elbo_unlabelled": enumerated_bound(recipe, test),
-        "distance_error": distance_error(codes, model.class_means, test.y),
-    }
+    found = {"distance_error": distance_error(model.embed(test.x), model.class_means, test.y)}
     if getattr(guide, "classifier", None) is not None:
-        wrong = [
-            guide.label_posterior(x).probs.argmax(-1) != y
-            for x, y in zip(test.x.split(ROWS), test.y.split(ROWS), strict=True)
-        ]
-        found["error_rate"] = 100 * torch.cat(wrong).double().mean().item()
-    return {**found, **_likelihood(recipe, test, sampling)}
+        found["error_rate"] = network_error(guide.classifier, test.x, test.y)
+    return found
 
 
 @torch.no_grad()
