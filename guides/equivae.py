@@ -29,6 +29,7 @@ class EquiVAEGuide(PyroModule):
             state.
         classifier: Maps images to logits of `q(y | x)`. Without one, `q(y | x)` is the paper's
             rule without parameters, :math:`\propto \exp(-\|f_\mathrm{inv}(x) - r_y\|^2)`.
+        shared: Whether the classifier maps ``encoder.image_features(x)`` instead of images.
     """
 
     def __init__(
@@ -37,11 +38,14 @@ class EquiVAEGuide(PyroModule):
         v: Family,
         model: EquiVAE,
         classifier: nn.Module | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.v = v
         self.classifier = classifier
+        self.shared = shared
         self._model = (model,)
 
     def posterior(self, x: Tensor, r: Tensor) -> Distribution:
@@ -61,12 +65,15 @@ class EquiVAEGuide(PyroModule):
             codes: Of the classes, `classes r_dim`, for the rule by distances; the class means by
                 default.
         """
+        return Categorical(logits=self.label_logits(x, codes))
+
+    def label_logits(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Return the logits of `q(y | x)`, of shape `batch classes`; see `label_posterior`."""
         if self.classifier is not None:
-            return Categorical(logits=self.classifier(x))
+            return self.classifier(self.encoder.image_features(x) if self.shared else x)
         model = self._model[0]
         codes = model.class_means if codes is None else codes
-        embedded = model.invariant.embed(x)
-        return Categorical(logits=-(embedded[..., None, :] - codes).square().sum(-1))
+        return -(model.invariant.embed(x)[..., None, :] - codes).square().sum(-1)
 
     def forward(
         self, x: Tensor, y: Tensor | None = None, sets: Tensor | None = None, *, size: int = 1
@@ -110,6 +117,7 @@ class SemiSupervisedGuide(EquiVAEGuide):
         v: The family of the equivariant code.
         model: The model.
         classifier: Maps images to logits of `q(y | x)`, or None for the rule by distances.
+        shared: Whether the classifier maps ``encoder.image_features(x)`` instead of images.
         label_weight: The weight of `log q(y | x)`, one in the paper; 0 for none.
     """
 
@@ -120,9 +128,10 @@ class SemiSupervisedGuide(EquiVAEGuide):
         model: SemiSupervisedEquiVAE,
         classifier: nn.Module | None = None,
         *,
+        shared: bool = False,
         label_weight: float = 1.0,
     ) -> None:
-        super().__init__(encoder, v, model, classifier)
+        super().__init__(encoder, v, model, classifier, shared=shared)
         self.label_weight = label_weight
         # The share of the gradient that the bound of unlabelled points hands to `q(y | x)`; a
         # trainer raises it from 0 to 1. The value of the bound does not depend on it.

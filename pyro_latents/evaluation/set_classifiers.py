@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -30,21 +32,16 @@ def distance_error(codes: Tensor, class_means: Tensor, y: Tensor) -> float:
     return 100 * (nearest != y.to(nearest.device)).double().mean().item()
 
 
-def network_error(network: nn.Module, inputs: Tensor, y: Tensor) -> float:
+def network_error(network: Callable[[Tensor], Tensor], inputs: Tensor, y: Tensor) -> float:
     """Return the per cent of points that a network of logits takes for another class."""
     predicted = predictions(network, inputs)
     return 100 * (predicted != y.to(predicted.device)).double().mean().item()
 
 
 @torch.no_grad()
-def predictions(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the most probable classes, of shape `n`, without dropout."""
-    training = network.training
-    network.eval()
-    try:
-        return torch.cat([network(part).argmax(-1) for part in inputs.split(ROWS)])
-    finally:
-        network.train(training)
+def predictions(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Return the most probable classes, of shape `n`."""
+    return torch.cat([network(part).argmax(-1) for part in inputs.split(ROWS)])
 
 
 def fit_classifier(

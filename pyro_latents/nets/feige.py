@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_latents.nets.conv import LAYOUT
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.leading import over_leading
 from pyro_latents.nets.mlp import MLP
@@ -62,6 +63,7 @@ class InvariantEncoder(nn.Module):
             convolutional_body(x_shape, width, dropout), nn.Linear(FEATURES, r_dim)
         )
         initialise_for_relu(self)
+        self.to(memory_format=LAYOUT)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading r_dim`."""
@@ -85,13 +87,18 @@ class EquivariantEncoder(nn.Module):
         self.body = convolutional_body(x_shape, width)
         self.joint = nn.Sequential(nn.Linear(FEATURES + r_dim, FEATURES), nn.ReLU())
         initialise_for_relu(self)
+        self.to(memory_format=LAYOUT)
 
     def forward(self, x: Tensor, r: Tensor) -> Tensor:
         """Map `batch channels height width` and `*leading r_dim` to `*leading features_dim`.
 
         The leading dimensions of `r` end in the batch, or in one that is broadcast to it.
         """
-        return self.joint(joined(over_leading(self.body, x, event_dims=3), r))
+        return self.joint(joined(self.image_features(x), r))
+
+    def image_features(self, x: Tensor) -> Tensor:
+        """Map `*leading channels height width` to `*leading FEATURES`, whatever `r`."""
+        return over_leading(self.body, x, event_dims=3)
 
 
 class LabelClassifier(nn.Module):
@@ -112,6 +119,7 @@ class LabelClassifier(nn.Module):
             convolutional_body(x_shape, width, dropout), nn.Linear(FEATURES, num_classes)
         )
         initialise_for_relu(self.layers[0])
+        self.to(memory_format=LAYOUT)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading num_classes`."""
@@ -161,6 +169,7 @@ class FeigeDecoder(nn.Module):
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
         )
         initialise_for_relu(self)
+        self.to(memory_format=LAYOUT)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map `*leading in_dim` to `*leading channels height width`."""

@@ -66,12 +66,12 @@ def unlabelled_figures(
 
 @torch.no_grad()
 def classification_errors(recipe: Recipe, test: Examples) -> dict[str, float]:
-    """Return ``distance_error``, and ``error_rate`` where `q(y | x)` has a network, in per cent."""
+    """Return ``distance_error``, and ``error_rate`` if `q(y | x)` is a network, in per cent."""
     assert test.y is not None
     model, guide = recipe.model, recipe.guide
     found = {"distance_error": distance_error(model.embed(test.x), model.class_means, test.y)}
     if getattr(guide, "classifier", None) is not None:
-        found["error_rate"] = network_error(guide.classifier, test.x, test.y)
+        found["error_rate"] = network_error(guide.label_logits, test.x, test.y)
     return found
 
 

@@ -17,7 +17,7 @@ from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.guides.equivae import SemiSupervisedGuide
 from pyro_latents.losses.enumeration import TraceEnum_ELBO
 from pyro_latents.models.equivae import SemiSupervisedEquiVAE
-from pyro_latents.nets.feige import LabelClassifier
+from pyro_latents.nets.feige import FEATURES, CodeClassifier, LabelClassifier
 from pyro_latents.recipes.equivae import SVHN, EquiVAESettings, is_part
 from pyro_latents.recipes.equivae_metrics import measured, unlabelled_figures
 
@@ -46,8 +46,9 @@ class EquiVAESemiSettings(EquiVAESettings):
             labels over that of unlabelled points gives equation (7) as printed, where each point
             counts once an epoch.
         label_weight: Weight of `log q(y | x)` in the terms of labelled points, 0 for none.
-        label_posterior: `q(y | x)` by a ``network`` of its own, or by the ``distance`` of
-            `f_inv(x)` from the codes of the classes.
+        label_posterior: `q(y | x)` by a ``network`` of its own, by one ``shared`` with the
+            equivariant encoder up to its last convolution, which unlabelled points train too, or
+            by the ``distance`` of `f_inv(x)` from the codes of the classes.
         label_dropout: Of the network of `q(y | x)`.
         warm_up: Epochs with the terms of labelled points alone.
         ramp: Epochs after that in which the weight of unlabelled points grows from 0 to 1.
@@ -65,7 +66,7 @@ class EquiVAESemiSettings(EquiVAESettings):
     label_seed: int = 0
     labelled_weight: float = 1.0
     label_weight: float = 1.0
-    label_posterior: Literal["network", "distance"] = "network"
+    label_posterior: Literal["network", "shared", "distance"] = "network"
     label_dropout: float = 0.5
     warm_up: float = 1.0
     ramp: float = 1.0
@@ -97,13 +98,19 @@ class EquiVAESemiSettings(EquiVAESettings):
     def build_guide(self, name: str, model: nn.Module) -> SemiSupervisedGuide:
         """Return the paper's guide, or another family of `v` on the same encoder."""
         assert isinstance(model, SemiSupervisedEquiVAE)
-        classifier = None
-        if self.label_posterior == "network":
+        classifier: nn.Module | None = None
+        if self.label_posterior == "shared":
+            classifier = CodeClassifier(FEATURES, model.num_classes, self.label_dropout)
+        elif self.label_posterior == "network":
             classifier = LabelClassifier(
                 self.x_shape, model.num_classes, self.width, self.label_dropout
             )
         return SemiSupervisedGuide(
-            *self.guide_parts(name), model, classifier, label_weight=self.label_weight
+            *self.guide_parts(name),
+            model,
+            classifier,
+            shared=self.label_posterior == "shared",
+            label_weight=self.label_weight,
         )
 
     def build_loss(self) -> ELBO:

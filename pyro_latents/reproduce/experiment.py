@@ -24,6 +24,8 @@ from pyro_latents.recipes.recipe import Recipe, Run
 PAPERS: tuple[str, ...] = (
     "connor",
     "connor_images",
+    "feige",
+    "feige_figures",
     "giannone",
     "giannone_figures",
     "vive",

@@ -240,6 +240,17 @@ def test_vectorised_particles_lead(family):
         assert loss.isfinite()
 
 
+def test_a_shared_classifier_sees_the_features_of_the_encoder():
+    model, guide = semi()
+    guide.encoder.image_features = lambda x: x.flatten(-3)
+    guide.shared = True
+    guide.classifier = nn.Linear(16, CLASSES)
+    x, *_ = args = batch()
+    expected = guide.classifier(x.flatten(1)).log_softmax(-1)
+    torch.testing.assert_close(guide.label_posterior(x).logits, expected)
+    assert enumerated(model, guide, *args).isfinite()
+
+
 def test_the_rule_by_distances_is_the_paper_s():
     model, guide = make(rule=True)
     x, class_sets, *_ = batch()

@@ -73,7 +73,7 @@ def test_without_a_schedule_both_kinds_count_from_the_start():
     assert (recipe.model.unlabelled_weight, recipe.guide.label_gradient) == (1, 1)
 
 
-@pytest.mark.parametrize("label_posterior", ["network", "distance"])
+@pytest.mark.parametrize("label_posterior", ["network", "shared", "distance"])
 def test_a_run_is_trained_and_measured(label_posterior, tmp_path):
     schedule = dict(warm_up=1, ramp=1, label_delay=0, label_ramp=0)
     recipe = zoo.recipe(
@@ -88,7 +88,7 @@ def test_a_run_is_trained_and_measured(label_posterior, tmp_path):
     metrics = run.evaluate(particles=50, likelihood_points=10, limit_test=40)
     assert math.isfinite(metrics["elbo"])
     assert 0 <= metrics["distance_error"] <= 100
-    assert ("error_rate" in metrics) == (label_posterior == "network")
+    assert ("error_rate" in metrics) == (label_posterior != "distance")
     assert {path.name for path in run.plot()} == {"images.png", "history.png"}
 
 

@@ -1,0 +1,269 @@
+"""Figures 3, 4 and 5 of Feige (2019)."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_latents.data.batches import mixed_seed
+from pyro_latents.data.examples import Examples
+from pyro_latents.data.sets import ClassTable
+from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.set_classifiers import distance_error, predictions
+from pyro_latents.files import write_json
+from pyro_latents.guides.pose_tvae import centre
+from pyro_latents.nets.feige import joined
+from pyro_latents.plots import save
+from pyro_latents.recipes.recipe import Recipe, Run
+from pyro_latents.reproduce.experiment import Cell, Context, Result, experiment
+from pyro_latents.reproduce.feige_models import (
+    Spec,
+    build,
+    code_error,
+    model_and_benchmark,
+    settings_of,
+    train_one,
+)
+
+SETS_SHOWN = 5  # members of the sets of figure 3, as in the paper
+SAMPLES = 100  # of each class, that the benchmark classifier is shown
+ROWS_SHOWN, STEPS_SHOWN = 10, 8
+PLANE_CLASSES = (3, 4, 5, 6)  # of figure 5
+PLANE_SIDE = 12  # images a side of a grid of figure 5
+ROWS = 1_000
+
+
+@experiment("feige-figure3")
+def figure3(context: Context) -> Result:
+    """Invariant and equivariant codes in the plane, and the learning curve (figure 3)."""
+    spec = _spec(context)
+    recipe, curve = _trained_with_curve(context, spec)
+    shown = _validation(recipe)
+    assert shown.y is not None
+    generator = torch.Generator().manual_seed(context.seed)
+    table = ClassTable(shown, recipe.splits.num_classes)
+    members = table.complements(torch.arange(len(shown)), SETS_SHOWN, generator)
+    r = recipe.model.embed(shown.x)[members].mean(1)
+    v = equivariant(recipe, shown, r)
+    flat_r, method = _plane(r, context.seed)
+    flat_v, _ = _plane(v, context.seed)
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for axis, points, name in zip(axes, (flat_r, flat_v), ("invariant r", "v"), strict=False):
+        scatter = axis.scatter(*points.T.numpy(), c=shown.y.numpy(), s=2, cmap="tab10")
+        axis.set(title=f"{name} ({method})", xticks=[], yticks=[])
+    figure.colorbar(scatter, ax=axes[1], label="class")
+    axes[1].set_title(f"equivariant v ({method})")
+    epochs = range(1, len(curve) + 1)
+    for key, name in (("elbo", "ELBO"), ("reconstruction", "reconstruction"), ("kl_v", "-KL")):
+        sign = -1 if key == "kl_v" else 1
+        axes[2].plot(epochs, [sign * row[key] for row in curve], ".-", label=name)
+    axes[2].set(xlabel="epoch", ylabel="nats per validation image")
+    axes[2].legend(frameon=False)
+    rows: list[list[Cell]] = [
+        [epoch, *(row[key] for key in ("elbo", "reconstruction", "kl_v"))]
+        for epoch, row in zip(epochs, curve, strict=True)
+    ]
+    return Result(
+        title="Bound of validation images by epoch (nats), log p(y) in the reconstruction",
+        columns=["epoch", "elbo", "reconstruction", "kl_v"],
+        rows=rows,
+        settings={**settings_of(context, spec), "plane": method, "set_size": SETS_SHOWN},
+        figures=[save(figure, context.out / "feige-figure3.png")],
+        notes=["The paper has a figure without numbers here."],
+    )
+
+
+@experiment("feige-figure4")
+def figure4(context: Context) -> Result:
+    """Samples, interpolations, styles across classes, and what is in r and in v (figure 4)."""
+    spec = _spec(context)
+    recipe, benchmark = model_and_benchmark(context, spec)
+    classes = torch.arange(recipe.model.num_classes)
+    generator = torch.Generator().manual_seed(context.seed)
+    drawn = _samples(recipe, classes.repeat_interleave(SAMPLES), generator)
+    recognised = predictions(benchmark, drawn).view(-1, SAMPLES) == classes[:, None]
+    share = 100 * recognised.double().mean(1)
+    shown = drawn.unflatten(0, (len(classes), SAMPLES))[:, :ROWS_SHOWN].transpose(0, 1)
+    figure = Figure(figsize=(15, 5.4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    _show(axes[0], shown, "draws of p(v), a column a class")
+    _show(axes[1], _interpolations(recipe).transpose(0, 1), "from one image to another, r fixed")
+    _show(axes[2], _style_grid(recipe), "content by row, style by column")
+    train, test = recipe.splits.train, recipe.splits.test
+    codes = [_codes(recipe, part) for part in (train, test)]
+    errors = [code_error([pair[i] for pair in codes], [train, test], spec.seed) for i in (0, 1)]
+    assert test.y is not None
+    rows: list[list[Cell]] = [
+        ["samples recognised as their class", share.mean().item()],
+        ["the least recognised class", share.min().item()],
+        ["test accuracy of a network on f_inv(x)", 100 - errors[0]],
+        ["test accuracy of the same network on v", 100 - errors[1]],
+        ["chance", 100 * (torch.bincount(test.y).max() / len(test)).item()],
+        ["test accuracy of the distance rule", 100 - _distance(recipe, test)],
+    ]
+    return Result(
+        title="What is in the two codes (%)",
+        columns=["measure", "%"],
+        rows=rows,
+        settings={**settings_of(context, spec), "samples_a_class": SAMPLES},
+        figures=[save(figure, context.out / "feige-figure4.png")],
+        notes=[
+            "Samples are means of p(x | r, v) with v from its prior and r the class mean of the "
+            "training points, classified by the benchmark classifier. The code v is the mean of "
+            "q(v | r, x) at the true class's mean r. The paper has pictures without numbers here."
+        ],
+    )
+
+
+@experiment("feige-figure5")
+def figure5(context: Context) -> Result:
+    """Two-dimensional codes, and images over their planes (figure 5)."""
+    spec = Spec(context.data or "mnist", context.seed, settings={"r_dim": 2, "v_dim": 2})
+    recipe = Run(train_one((context, spec))).recipe
+    shown = _validation(recipe)
+    assert shown.y is not None
+    codes = recipe.model.embed(shown.x)
+    figure = Figure(figsize=(16, 5), layout="constrained")
+    axes = figure.subplots(1, 3)
+    points = axes[0].scatter(*codes.T.numpy(), c=shown.y.numpy(), s=2, cmap="tab10")
+    axes[0].set(title="f_inv(x)", xlabel="r1", ylabel="r2")
+    figure.colorbar(points, ax=axes[0], label="class")
+    low, high = codes.quantile(0.01, 0), codes.quantile(0.99, 0)
+    grid = low + (high - low) * _square(0.0, 1.0)
+    _show(axes[1], _decoded(recipe, grid, torch.zeros(2)), "images over r, at v = 0")
+    planes = [
+        _decoded(recipe, recipe.model.class_means[label], _square(-2.0, 2.0))
+        for label in PLANE_CLASSES
+    ]
+    halves = [torch.cat(planes[i : i + 2], 1) for i in (0, 2)]
+    names = ", ".join(map(str, PLANE_CLASSES))
+    _show(axes[2], torch.cat(halves, 0), f"images over v in [-2, 2], of {names}")
+    return Result(
+        title="Two-dimensional codes: test error of the distance rule (%)",
+        columns=["codes", "error"],
+        rows=[["2 and 2", _distance(recipe, recipe.splits.test)]],
+        settings=settings_of(context, spec),
+        figures=[save(figure, context.out / "feige-figure5.png")],
+        notes=["The paper has a figure without numbers here."],
+    )
+
+
+def equivariant(recipe: Recipe, examples: Examples, r: Tensor) -> Tensor:
+    """Return the means of `q(v | r, x)`, of shape `n v_dim`; draws where a flow has no mean.
+
+    Args:
+        recipe: A trained recipe.
+        examples: The points.
+        r: Their invariant codes, of shape `n r_dim`.
+    """
+    with torch.no_grad():
+        pairs = zip(examples.x.split(ROWS), r.split(ROWS), strict=True)
+        return torch.cat([centre(recipe.guide.posterior(x, part)) for x, part in pairs])
+
+
+def _spec(context: Context) -> Spec:
+    return Spec(context.data or "mnist", context.seed)
+
+
+def _trained_with_curve(context: Context, spec: Spec) -> tuple[Recipe, list[dict[str, float]]]:
+    """Train epoch by epoch, and measure the bound of the validation images after each."""
+    path = context.out / spec.folder / "curve.json"
+    curve: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
+    epochs = build(spec, context).settings.epochs
+    for epoch in range(len(curve) + 1, epochs + 1):
+        recipe = build(spec, context)
+        run = context.train(recipe, spec.folder, epochs=epoch, progress=False)
+        trained = run.recipe
+        batches = trained.settings.build_batches(_validation(trained), trained.splits)
+        curve.append(bound_terms(trained.model, trained.guide, batches, seed=context.seed))
+        write_json(path, curve)
+    return Run(context.out / spec.folder).recipe, curve
+
+
+def _validation(recipe: Recipe) -> Examples:
+    """The validation images, which the paper shows; test images where there are none."""
+    splits = recipe.splits
+    return splits.validation if len(splits.validation) else splits.test
+
+
+def _plane(codes: Tensor, seed: int) -> tuple[Tensor, str]:
+    """The codes in two dimensions, by UMAP or, where it is not installed, by PCA."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        from sklearn.decomposition import PCA
+
+        return torch.from_numpy(PCA(2).fit_transform(codes.double().numpy())), "PCA"
+    # One job, which UMAP would otherwise say it takes because of the seed.
+    reducer = UMAP(random_state=seed, n_jobs=1)
+    return torch.from_numpy(reducer.fit_transform(codes.numpy())), "UMAP"
+
+
+def _codes(recipe: Recipe, examples: Examples) -> tuple[Tensor, Tensor]:
+    """`f_inv(x)` of points, and the means of `q(v | r, x)` at the mean `r` of their class."""
+    assert examples.y is not None
+    r = recipe.model.class_means[examples.y]
+    return recipe.model.embed(examples.x), equivariant(recipe, examples, r)
+
+
+def _distance(recipe: Recipe, test: Examples) -> float:
+    assert test.y is not None
+    return distance_error(recipe.model.embed(test.x), recipe.model.class_means, test.y)
+
+
+def _decoded(recipe: Recipe, r: Tensor, v: Tensor) -> Tensor:
+    """The means of `p(x | r, v)`, of shape `*leading *x_shape`."""
+    with torch.no_grad():
+        output = recipe.model.decoder(joined(r, v))
+        return recipe.model.likelihood(output).mean.clamp(0, 1)
+
+
+def _samples(recipe: Recipe, y: Tensor, generator: torch.Generator) -> Tensor:
+    v = torch.randn(len(y), recipe.model.v_dim, generator=generator)
+    return _decoded(recipe, recipe.model.class_means[y], v)
+
+
+def _interpolations(recipe: Recipe) -> Tensor:
+    """Paths in v between two images of each class, `classes steps *x_shape`, ends as they are."""
+    shown = _validation(recipe)
+    assert shown.y is not None
+    paths = []
+    for label, r in enumerate(recipe.model.class_means):
+        pair = shown.take(torch.nonzero(shown.y == label)[:2, 0])
+        first, last = equivariant(recipe, pair, r.expand(len(pair), -1))[[0, -1]]
+        weights = torch.linspace(0, 1, STEPS_SHOWN)[:, None]
+        path = _decoded(recipe, r, first + weights * (last - first))
+        paths.append(torch.cat([pair.x[:1], path, pair.x[-1:]]))
+    return torch.stack(paths)
+
+
+def _style_grid(recipe: Recipe) -> Tensor:
+    """Images of the codes `r` of one point and `v` of another, `classes classes *x_shape`."""
+    shown = _validation(recipe)
+    assert shown.y is not None
+    generator = torch.Generator().manual_seed(mixed_seed(recipe.seed))
+    table = ClassTable(shown, recipe.splits.num_classes)
+    classes = torch.arange(recipe.model.num_classes)
+    chosen = shown.take(table.members(classes, 1, generator)[:, 0])
+    r = recipe.model.class_means
+    v = equivariant(recipe, chosen, r)
+    return _decoded(recipe, r[:, None], v[None])
+
+
+def _square(low: float, high: float) -> Tensor:
+    """Points of a square, `PLANE_SIDE PLANE_SIDE 2`, the second coordinate rising upwards."""
+    side = torch.linspace(low, high, PLANE_SIDE)
+    second, first = torch.meshgrid(side.flip(0), side, indexing="ij")
+    return torch.stack([first, second], -1)
+
+
+def _show(axis: Axes, images: Tensor, title: str) -> None:
+    """Draw a grid of images, `rows columns channels height width`."""
+    picture = images.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).squeeze(-1)
+    axis.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axis.set(title=title, xticks=[], yticks=[])
