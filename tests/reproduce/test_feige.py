@@ -1,6 +1,9 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pyro_latents.reproduce import feige, feige_figures, feige_models, parallel
 from pyro_latents.reproduce.experiment import Context, experiments, reproduce
@@ -64,6 +67,22 @@ def test_a_learning_curve_is_not_trained_twice(context, monkeypatch):
     assert [row[0] for row in first] == [1, 2]
     monkeypatch.setattr(Context, "train", None)
     assert reproduce("feige-figure3", context).rows == first
+
+
+def test_codes_are_laid_out_by_umap_where_it_is(monkeypatch):
+    class UMAP:
+        def __init__(self, random_state, n_jobs):
+            assert (random_state, n_jobs) == (3, 1)
+
+        def fit_transform(self, codes):
+            return codes[:, :2]
+
+    codes = torch.rand(6, 4)
+    assert feige_figures._plane(codes, 3)[0].shape == (6, 2)
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=UMAP))
+    points, method = feige_figures._plane(codes, 3)
+    assert method == "UMAP"
+    assert torch.equal(points, codes[:, :2])
 
 
 def test_the_paper_s_figures_stand_beside_ours_on_mnist():
