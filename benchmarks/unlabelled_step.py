@@ -5,7 +5,7 @@ once for each class. The claim is that its step costs at most 1.2 times the numb
 steps take turns, so that a machine whose speed drifts treats them alike. The growth of the memory
 of each kind of step is measured in a process of its own.
 
-    python benchmarks/unlabelled_step.py [--recipe equivae-semi-digits] [--rounds 20] [--threads 1]
+    python benchmarks/unlabelled_step.py [--decoder conv] [--rounds 20] [--threads 1]
 """
 
 import argparse
@@ -28,9 +28,11 @@ NUM_CLASSES = 10  # of every data set of these recipes
 MEGABYTE = 1024  # ru_maxrss is in kilobytes on Linux
 
 
-def steps(recipe_name: str, size: int, members: int) -> dict[str, Callable[[], None]]:
+def steps(
+    recipe_name: str, decoder: str, size: int, members: int
+) -> dict[str, Callable[[], None]]:
     """The two kinds of steps of one model."""
-    recipe = zoo.recipe(recipe_name)
+    recipe = zoo.recipe(recipe_name, decoder=decoder)
     model, guide = recipe.model, recipe.guide
     shape = recipe.settings.x_shape
     loss = recipe.loss(model, guide)
@@ -51,11 +53,11 @@ def steps(recipe_name: str, size: int, members: int) -> dict[str, Callable[[], N
     return {"labelled": lambda: step(False), "unlabelled": lambda: step(True)}
 
 
-def memory(job: tuple[str, int, int, int, str]) -> float:
+def memory(job: tuple[str, str, int, int, int, str]) -> float:
     """The megabytes by which the largest resident size grows in a few steps of one kind."""
-    recipe, size, members, threads, kind = job
+    recipe, decoder, size, members, threads, kind = job
     torch.set_num_threads(threads)
-    step = steps(recipe, size, members)[kind]
+    step = steps(recipe, decoder, size, members)[kind]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(3):
         step()
@@ -66,6 +68,7 @@ def main() -> None:
     """Time both steps and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="equivae-semi-digits")
+    parser.add_argument("--decoder", choices=("dense", "conv"), default="dense")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=100)
@@ -76,11 +79,18 @@ def main() -> None:
     grown = {}
     for kind in ("labelled", "unlabelled"):
         with context.Pool(1) as pool:
-            job = (given.recipe, given.batch_size, given.set_size, given.threads, kind)
+            job = (
+                given.recipe,
+                given.decoder,
+                given.batch_size,
+                given.set_size,
+                given.threads,
+                kind,
+            )
             grown[kind] = pool.map(memory, [job])[0]
     torch.set_num_threads(given.threads)
     keep_freed_memory()
-    kinds = steps(given.recipe, given.batch_size, given.set_size)
+    kinds = steps(given.recipe, given.decoder, given.batch_size, given.set_size)
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(given.rounds + 3):
         for kind, step in kinds.items():
@@ -92,6 +102,7 @@ def main() -> None:
     ratio = median(b / a for a, b in pairs)
     result = {
         "recipe": given.recipe,
+        "decoder": given.decoder,
         "batch_size": given.batch_size,
         "set_size": given.set_size,
         "threads": given.threads,

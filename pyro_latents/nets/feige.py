@@ -29,9 +29,9 @@ def convolutional_body(x_shape: Sequence[int], width: int = 16, dropout: float =
     """
     channels = x_shape[0]
     return nn.Sequential(
-        nn.Conv2d(channels, width, 4, stride=2, padding=1),
+        nn.Conv2d(channels, width, 5, stride=2, padding=2),
         nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
         nn.ReLU(),
