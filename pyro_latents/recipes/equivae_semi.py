@@ -42,8 +42,10 @@ class EquiVAESemiSettings(EquiVAESettings):
     ``labelled_weight`` at 0.05 and the label term at its full weight the decoder does without
     `r` (classes are 1 to 8 nats apart) and `q(y | x)` falls from 23 to 30 % of errors once it
     follows; at 1 the classes are 30 to 40 nats apart, and the class that the model itself prefers
-    goes from 54 to 34 % of errors while `q(y | x)` is held. Whether it ends below `q(y | x)` these
-    trials were too short to say.
+    goes from 54 to 34 % of errors while `q(y | x)` is held. On the embedded digits (100 labels,
+    the recipe's schedule, one seed) `q(y | x)` is at 8.3 % when it begins to follow, at 4.7 % once
+    it follows wholly, and at 2.5 % after 36 epochs; a classifier trained on the labels alone is at
+    7.8 %.
 
     Args:
         labels: The number of labelled points, equally many of each class.
@@ -182,13 +184,14 @@ RECIPES: dict[str, EquiVAESemiSettings] = {
     # The embedded digits are 1,797 small images: more and smaller steps in as many epochs.
     "equivae-semi-digits": EquiVAESemiSettings(
         data="digits",
-        epochs=80,
+        epochs=40,
         validation=180,
         batch_size=50,
-        warm_up=10,
-        ramp=10,
-        label_delay=15,
-        label_ramp=15,
+        v_dim=4,
+        warm_up=4,
+        ramp=2,
+        label_delay=10,
+        label_ramp=6,
     ),
     "equivae-semi-mnist": EquiVAESemiSettings(data="mnist"),
     "equivae-semi-svhn": EquiVAESemiSettings(
