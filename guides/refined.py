@@ -29,21 +29,28 @@ class Refined(PyroModule):
     The guide that is wrapped is drawn from, its draws give a mean and a scale for each coordinate
     (of the unconstrained space of the site), and Adam then raises the bound in these numbers,
     which are every data point's own: the amortisation gap is closed, and what remains is the gap
-    of the family. In training mode, and in Lightning's validation, it is the wrapped guide alone,
-    whose parameters are the only ones here.
+    of the family. In training mode, and while ``refining`` is false, it is the wrapped guide
+    alone, whose parameters are the only ones here.
 
     Args:
         model: The generative model; it is not a part of this module.
         guide: The guide to refine, whose sites have continuous supports.
         steps: Gradient steps for each data point.
         learning_rate: Of Adam, in units of the unconstrained space.
+        refining: Whether to refine in evaluation mode; a trainer's validation would take long.
 
     References:
         Semi-Amortized Variational Autoencoders (Kim et al., 2018), https://arxiv.org/abs/1802.02550
     """
 
     def __init__(
-        self, model: Callable, guide: Callable, *, steps: int = 50, learning_rate: float = 0.03
+        self,
+        model: Callable,
+        guide: Callable,
+        *,
+        steps: int = 50,
+        learning_rate: float = 0.03,
+        refining: bool = True,
     ) -> None:
         super().__init__()
         # In a tuple, so that the model's parameters do not become this module's.
@@ -51,6 +58,7 @@ class Refined(PyroModule):
         self.guide = guide
         self.steps = steps
         self.learning_rate = learning_rate
+        self.refining = refining
         self._kept: tuple[tuple[Any, ...], _Refinement] | None = None
 
     def posterior(self, *batch: Any) -> dict[str, Distribution]:
@@ -71,7 +79,7 @@ class Refined(PyroModule):
         return super().train(mode)
 
     def _is_plain(self) -> bool:
-        return self.training or torch.is_inference_mode_enabled()
+        return self.training or not self.refining
 
     def _refinement(self, batch: tuple[Any, ...]) -> _Refinement:
         # An importance estimate asks for the same batch many times, a few particles each.

@@ -23,6 +23,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.calibration import calibrate
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.guides import check_guide
+from pyro_latents.guides.refined import Refined
 from pyro_latents.plots import learning_curve, rank_ecdfs, save
 from pyro_latents.recipes.registry import settings_of
 from pyro_latents.recipes.settings import Settings
@@ -280,6 +281,8 @@ class Run:
             ) from error
         recipe.model.eval()
         recipe.guide.eval()
+        if isinstance(recipe.guide, Refined):
+            recipe.guide.refining = True
         return recipe
 
     def evaluate(

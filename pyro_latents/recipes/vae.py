@@ -57,7 +57,7 @@ class VAESettings(Settings):
         ``refined`` is the paper's, improved for each data point at evaluation.
         """
         if name == "refined":
-            return Refined(model, self.build_guide("paper", model))
+            return Refined(model, self.build_guide("paper", model), refining=False)
         encoder: ConvEncoder | DenseEncoder
         if self.networks == "conv":
             encoder = ConvEncoder(channels=self.x_shape[0])
