@@ -19,29 +19,21 @@ COLUMNS = 5
 def u_values(data: Any) -> Figure:
     """Draw the distribution of each statistic's u-values over the data points."""
     import arviz
+    from matplotlib.figure import Figure as NewFigure
 
     names = list(data["observed_data"].data_vars)
     if is_data_tree():
         plot = arviz.plot_ppc_pit(data, var_names=names, backend="matplotlib")
         return plot.viz["figure"].item()
-    import matplotlib
-
-    # ArviZ draws with pyplot, which looks for a screen unless told not to.
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = -(-len(names) // COLUMNS)
-    figure, axes = pyplot.subplots(
-        rows, COLUMNS, figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained", squeeze=False
-    )
-    arviz.plot_bpv(
-        data, kind="u_value", var_names=names, ax=axes.flatten()[: len(names)], textsize=9
-    )
-    for axis, name in zip(axes.flatten(), names, strict=False):
+    # Not pyplot's: it keeps every figure, and looks for a screen.
+    figure = NewFigure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    arviz.plot_bpv(data, kind="u_value", var_names=names, ax=axes[: len(names)], textsize=9)
+    for axis, name in zip(axes, names, strict=False):
         axis.set(title=name, xlabel="u-value", yticks=[])
-    for axis in axes.flatten()[len(names) :]:
+    for axis in axes[len(names) :]:
         axis.set_visible(False)
-    pyplot.close(figure)
     return figure
 
 
