@@ -141,7 +141,9 @@ class TraceMax_ELBO(DifferentiableELBO):
             -sum(self._split(*traces).values())
             for traces in self._get_traces(model, guide, args, kwargs)
         ]
-        return torch.cat(rows) if self.vectorize_particles else torch.stack(rows)
+        # Pyro vectorises several particles only.
+        several = self.vectorize_particles and self.num_particles > 1
+        return torch.cat(rows) if several else torch.stack(rows)
 
     def hold(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> tuple:
         """Return the terms as `terms` does, and what was drawn and found on the way.
