@@ -22,6 +22,7 @@ from pyro_latents.reproduce.experiment import Context, Result, experiment
 from pyro_latents.reproduce.vive_models import KINDS, Spec, settings_of, spec_of, train_all
 
 GRID = 8  # images a side of a panel
+GAP = 6  # pixels between two grids of a panel
 DIMENSIONS = (10, 15, 20, 25, 30, 40, 50)  # of figure 5's axis, read off by eye
 QUICK_DIMENSIONS = (10, 20, 30)
 POSE_SIZES = {"VAE": 0, "Affine-TVAE": 6, "TPS-TVAE": 18, "Affine-DTVAE": 6}
@@ -206,7 +207,9 @@ def _draws(context: Context, recipe: Recipe) -> Tensor:
 def _beside(model: Any, z: Tensor, u: Tensor) -> Tensor:
     """Two grids of the same codes: the reference pose, and the pose `u`."""
     posed = model.probabilities(z, u.expand(len(z), -1))
-    return torch.cat([_tiled(model.reference(z)), _tiled(posed)], dim=-1)
+    left, right = _tiled(model.reference(z)), _tiled(posed)
+    gap = torch.ones(*left.shape[:-1], GAP)
+    return torch.cat([left, gap, right], dim=-1)
 
 
 def _tiled(images: Tensor) -> Tensor:
