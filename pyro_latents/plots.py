@@ -60,25 +60,22 @@ def learning_curve(history: Path) -> Figure:
     return figure
 
 
-def bars(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: str) -> Figure:
-    """Draw a group of bars for each label.
+def dots(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: str) -> Figure:
+    """Draw a group of dots above each label.
 
     Args:
-        groups: The heights of the bars by the name of their kind, one for each label.
+        groups: The heights of the dots by the name of their kind, one for each label.
         labels: What stands below the groups.
         ylabel: What the heights are, with the unit.
     """
     figure = _figure()(figsize=(1.5 + 1.1 * len(labels), 3), layout="constrained")
     axis = figure.subplots()
-    width = 0.8 / len(groups)
     for number, (name, heights) in enumerate(groups.items()):
-        positions = [i + (number - (len(groups) - 1) / 2) * width for i in range(len(labels))]
-        axis.bar(positions, heights, width, label=name)
-    every = [height for heights in groups.values() for height in heights]
-    # Differences are what one looks for, and they are small beside the values.
-    margin = 0.3 * (max(every) - min(every)) or 1.0
-    axis.set(ylim=(min(every) - margin, max(every) + margin), ylabel=ylabel)
+        shift = 0.12 * (number - (len(groups) - 1) / 2)
+        axis.plot([i + shift for i in range(len(labels))], heights, "o", label=name)
+    axis.set(xlim=(-0.5, len(labels) - 0.5), ylabel=ylabel)
     axis.set_xticks(range(len(labels)), labels)
+    axis.grid(axis="y", alpha=0.3)
     axis.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 

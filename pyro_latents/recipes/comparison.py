@@ -13,7 +13,7 @@ from torch import nn
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.active_units import active_units
 from pyro_latents.files import write_json
-from pyro_latents.plots import bars, save
+from pyro_latents.plots import dots, save
 from pyro_latents.recipes.recipe import Run
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Comparison:
     def figure(self) -> Figure:
         """Draw the bound and the importance-weighted likelihood of every run."""
         names = [name for name in ("elbo", "log_likelihood") if name in self.columns]
-        return bars(
+        return dots(
             {name: [row[name] for row in self.rows] for name in names},
             self.labels,
             "nats per data point",
