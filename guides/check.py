@@ -11,15 +11,12 @@ import torch
 from pyro import poutine
 from pyro.infer import Predictive
 from pyro.poutine import Trace
-from pyro.poutine.util import site_is_subsample
-from torch import Tensor
 
 from pyro_latents.errors import UserError
 from pyro_latents.parameters import local_parameters
+from pyro_latents.traces import Site, latent_sites, plate_nesting, random_sites, vectorised
 
 PARTICLES = 3
-
-Site = dict[str, Any]
 
 
 class GuideMismatch(UserError):
@@ -46,15 +43,17 @@ def check_guide(model: Callable, guide: Callable, *batch: Any) -> None:
     Example:
         >>> check_guide(recipe.model, recipe.guide, x)  # doctest: +SKIP
     """
-    with torch.random.fork_rng(), torch.no_grad(), local_parameters(model, guide), _unvalidated():
+    # Pyro's own checks would stop at the first problem with a message of theirs.
+    unchecked = pyro.validation_enabled(False)
+    with torch.random.fork_rng(), torch.no_grad(), local_parameters(model, guide), unchecked:
         guide_trace, model_trace = _traces(model, guide, batch)
         _check_names(model_trace, guide_trace)
-        for name, site in _latent_sites(model_trace):
+        for name, site in latent_sites(model_trace):
             if name in guide_trace.nodes:
                 _check_site(name, site, guide_trace.nodes[name])
         _check_plates_hold_every_dimension(guide_trace, "guide")
         _check_plates_hold_every_dimension(model_trace, "model")
-        _check_particles(model, guide, batch, _nesting(model_trace, guide_trace))
+        _check_particles(model, guide, batch, plate_nesting(model_trace, guide_trace))
         _check_predictive(model, guide, batch)
 
 
@@ -66,7 +65,7 @@ def _traces(model: Callable, guide: Callable, batch: tuple[Any, ...]) -> tuple[T
         # Values of the wrong shape may break the model; on its own it still tells its sites.
         model_trace = poutine.trace(model).get_trace(*batch)
         _check_names(model_trace, guide_trace)
-        for name, site in _latent_sites(model_trace):
+        for name, site in latent_sites(model_trace):
             _check_event_shape(name, site, guide_trace.nodes[name])
         raise GuideMismatch(
             f"the model fails at the guide's values: {_line(error)}. Compare the shapes of the "
@@ -76,8 +75,8 @@ def _traces(model: Callable, guide: Callable, batch: tuple[Any, ...]) -> tuple[T
 
 
 def _check_names(model_trace: Trace, guide_trace: Trace) -> None:
-    latent = dict(_latent_sites(model_trace))
-    held = dict(_latent_sites(guide_trace))
+    latent = dict(latent_sites(model_trace))
+    held = dict(latent_sites(guide_trace))
     missing = [
         name for name, site in latent.items() if name not in held and not _marginalised(site)
     ]
@@ -135,7 +134,7 @@ def _check_event_shape(name: str, model_site: Site, guide_site: Site) -> None:
 
 
 def _check_plates_hold_every_dimension(trace: Trace, where: str) -> None:
-    for name, site in _random_sites(trace):
+    for name, site in random_sites(trace):
         held = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
         shape = site["fn"].batch_shape
         for dim in range(-len(shape), 0):
@@ -150,18 +149,15 @@ def _check_plates_hold_every_dimension(trace: Trace, where: str) -> None:
 def _check_particles(
     model: Callable, guide: Callable, batch: tuple[Any, ...], nesting: int
 ) -> None:
-    def plate(function: Callable) -> Callable:
-        return pyro.plate("_particles", PARTICLES, dim=-nesting - 1)(function)
-
     with _explained("guide", f"{PARTICLES} vectorised particles"):
-        guide_trace = poutine.trace(plate(guide)).get_trace(*batch)
+        guide_trace = poutine.trace(vectorised(guide, PARTICLES, nesting)).get_trace(*batch)
         guide_trace.compute_log_prob()
     with _explained("model", f"{PARTICLES} vectorised particles"):
-        replayed = poutine.replay(plate(model), guide_trace)
+        replayed = poutine.replay(vectorised(model, PARTICLES, nesting), guide_trace)
         model_trace = poutine.trace(replayed).get_trace(*batch)
         model_trace.compute_log_prob()
     for where, trace in (("model", model_trace), ("guide", guide_trace)):
-        for name, site in _random_sites(trace):
+        for name, site in random_sites(trace):
             shape = site["log_prob"].shape
             sizes = {f.dim: f.size for f in site["cond_indep_stack"] if f.vectorized}
             wanted = tuple(sizes.get(dim, 1) for dim in range(-nesting - 1, 0))
@@ -178,7 +174,7 @@ def _check_predictive(model: Callable, guide: Callable, batch: tuple[Any, ...]) 
     with _explained("guide", "Predictive(parallel=True)"):
         draws = Predictive(guide, num_samples=PARTICLES, return_sites=None, parallel=True)(*batch)
     with _explained("model", "Predictive(parallel=True)"):
-        names = [name for name, _ in _latent_sites(poutine.trace(model).get_trace(*batch))]
+        names = [name for name, _ in latent_sites(poutine.trace(model).get_trace(*batch))]
         values = {name: draws[name] for name in names if name in draws}
         Predictive(poutine.uncondition(model), values, parallel=True)(*batch)
 
@@ -192,25 +188,6 @@ def _explained(where: str, how: str) -> Iterator[None]:
             f"the {where} fails under {how}: {_line(error)}. Let its networks take any leading "
             "dimensions, and let plates hold every batch dimension."
         ) from error
-
-
-@contextmanager
-def _unvalidated() -> Iterator[None]:
-    """Run without Pyro's own checks, which would stop at the first with a message of theirs."""
-    with pyro.validation_enabled(False):
-        yield
-
-
-def _random_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site):
-            yield name, site
-
-
-def _latent_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    for name, site in _random_sites(trace):
-        if not site["is_observed"] and not site["infer"].get("is_auxiliary"):
-            yield name, site
 
 
 def _marginalised(site: Site) -> bool:
@@ -228,21 +205,9 @@ def _plates_in_words(plates: dict[str, int]) -> str:
     return " and ".join(f"plate {name!r} of size {size}" for name, size in plates.items())
 
 
-def _nesting(*traces: Trace) -> int:
-    dims = [
-        frame.dim
-        for trace in traces
-        for _, site in _random_sites(trace)
-        for frame in site["cond_indep_stack"]
-        if frame.vectorized
-    ]
-    return -min(dims, default=0)
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
 def _line(error: Exception) -> str:
-    text: str | Tensor = str(error) or type(error).__name__
-    return " ".join(str(text).split()).rstrip(".")
+    return " ".join((str(error) or type(error).__name__).split()).rstrip(".")

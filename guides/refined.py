@@ -11,16 +11,17 @@ import torch
 from pyro import poutine
 from pyro.distributions import Distribution, Normal, TransformedDistribution
 from pyro.nn import PyroModule
-from pyro.poutine import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
+
+from pyro_latents.traces import latent_sites, plate_nesting, vectorised
 
 # Below it, a scale that is estimated from draws of a point mass would be zero.
 MIN_SCALE = 1e-3
 DRAWS = 32
 PARTICLES = 4
+PLATE = "_refined"
 
 
 class Refined(PyroModule):
@@ -97,12 +98,11 @@ class _Refinement:
 
     def __init__(self, guide: Callable, batch: tuple[Any, ...]) -> None:
         with torch.no_grad():
-            self.sites = _latent_sites(poutine.trace(guide).get_trace(*batch))
-            frames = [f for s in self.sites.values() for f in s["cond_indep_stack"]]
-            self.nesting = max((-frame.dim for frame in frames), default=0)
+            once = poutine.trace(guide).get_trace(*batch)
+            self.sites = dict(latent_sites(once))
             # One dimension is left for the particles of whoever called the guide.
-            plate = pyro.plate("_refined_draws", DRAWS, dim=-self.nesting - 2)
-            drawn = poutine.trace(plate(guide)).get_trace(*batch)
+            self.nesting = plate_nesting(once) + 1
+            drawn = poutine.trace(vectorised(guide, DRAWS, self.nesting, PLATE)).get_trace(*batch)
         self.parameters: dict[str, tuple[Tensor, Tensor]] = {}
         for name, site in self.sites.items():
             if site["fn"].support.is_discrete:
@@ -145,14 +145,13 @@ class _Refinement:
         """Raise the bound by Adam, every data point by its own numbers."""
         free = [tensor for pair in self.parameters.values() for tensor in pair]
         optimizer = torch.optim.Adam(free, lr=learning_rate)
-        plate = pyro.plate("_refined_particles", PARTICLES, dim=-self.nesting - 2)
+        drawn = vectorised(self.draw, PARTICLES, self.nesting, PLATE)
+        scored = vectorised(model, PARTICLES, self.nesting, PLATE)
         for step in range(steps):
             # The bound is drawn, so that steps of one size would never settle.
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-            guide_trace = poutine.trace(plate(self.draw)).get_trace()
-            model_trace = poutine.trace(poutine.replay(plate(model), guide_trace)).get_trace(
-                *batch
-            )
+            guide_trace = poutine.trace(drawn).get_trace()
+            model_trace = poutine.trace(poutine.replay(scored, guide_trace)).get_trace(*batch)
             bound = model_trace.log_prob_sum() - guide_trace.log_prob_sum()
             gradients = torch.autograd.grad(-bound / PARTICLES, free)
             for tensor, gradient in zip(free, gradients, strict=True):
@@ -162,14 +161,6 @@ class _Refinement:
             name: (loc.detach(), log_scale.detach())
             for name, (loc, log_scale) in self.parameters.items()
         }
-
-
-def _latent_sites(trace: Trace) -> dict[str, dict[str, Any]]:
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
-    }
 
 
 def _is_real(support: Constraint) -> bool:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pyro_latents"
 
 # Each layer may import those before it, and none after.
 LAYERS = [
-    {"errors", "files", "memory", "parameters", "svi"},
+    {"errors", "files", "memory", "parameters", "svi", "traces"},
     {"data", "latent_transformations", "transport", "warps"},
     {"nets"},
     {"distributions"},

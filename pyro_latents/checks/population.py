@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -72,11 +71,6 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 def counts(classes: Tensor, num_classes: int) -> Tensor:
     """Return how many there are of each class, of shape `num_classes`."""
     return torch.bincount(classes.cpu(), minlength=num_classes)
-
-
-def common(statistics: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return the first values of each statistic."""
-    return {name: values[:count] for name, values in statistics.items()}
 
 
 def _square_root(matrix: Tensor) -> Tensor:

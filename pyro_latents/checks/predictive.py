@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
@@ -18,8 +17,8 @@ from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
 from pyro_latents.distributions.likelihoods import GreyBernoulli
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.pareto import pareto_k
-from pyro_latents.evaluation.traces import random_sites
 from pyro_latents.parameters import local_parameters
+from pyro_latents.traces import plate_nesting, random_sites, vectorised
 
 # Replicates in memory at a time, whatever the number of draws and of data points.
 CHUNK = 2000
@@ -127,11 +126,20 @@ def replicates(
         ):
             torch.manual_seed(mixed_seed(seed, number))
             batch = loader.batch(number)
+            if number == 0:
+                nesting = plate_nesting(poutine.trace(guide).get_trace(*batch))
             chunks = []
             for start in range(0, draws, together):
                 kept = max(0, shown - number * loader.batch_size) if start == 0 else 0
                 chunk, pictures = _chunk(
-                    model, guide, batch, statistics, min(together, draws - start), site, kept
+                    model,
+                    guide,
+                    batch,
+                    statistics,
+                    min(together, draws - start),
+                    nesting,
+                    site,
+                    kept,
                 )
                 chunks.append(chunk)
                 examples = examples or pictures
@@ -190,15 +198,13 @@ def _chunk(
     batch: tuple,
     statistics: Statistics,
     draws: int,
+    nesting: int,
     site: str,
     shown: int,
 ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
-    once = poutine.trace(guide).get_trace(*batch)
-    frames = [frame for _, s in random_sites(once) for frame in s["cond_indep_stack"]]
-    nesting = max((-frame.dim for frame in frames), default=1)
-    plate = pyro.plate("_draws", draws, dim=-nesting - 1)
-    drawn = poutine.trace(plate(guide)).get_trace(*batch)
-    scored = poutine.trace(poutine.replay(plate(model), drawn)).get_trace(*batch)
+    drawn = poutine.trace(vectorised(guide, draws, nesting)).get_trace(*batch)
+    several = poutine.replay(vectorised(model, draws, nesting), drawn)
+    scored = poutine.trace(several).get_trace(*batch)
     if site not in scored.nodes or not scored.nodes[site]["is_observed"]:
         raise UserError(f"the model has no observed site {site!r} to check.")
     node = scored.nodes[site]

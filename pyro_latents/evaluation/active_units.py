@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
-from pyro_latents.evaluation.traces import random_sites
 from pyro_latents.parameters import local_parameters
+from pyro_latents.traces import plate_nesting, random_sites, vectorised
 
 THRESHOLD = 0.01
 DRAWS = 16
@@ -59,16 +58,9 @@ def active_units(
 
 def _draws(guide: Callable, batch: tuple) -> dict[str, Tensor]:
     """Draws of the real vectors among the guide's sites, each `draws batch ...`."""
-    nesting = max(
-        (
-            -frame.dim
-            for _, site in random_sites(poutine.trace(guide).get_trace(*batch))
-            for frame in site["cond_indep_stack"]
-        ),
-        default=0,
-    )
-    plate = pyro.plate("_draws", DRAWS, dim=-nesting - 1)
-    trace = poutine.trace(plate(guide)).get_trace(*batch)
+    once = poutine.trace(guide).get_trace(*batch)
+    several = vectorised(guide, DRAWS, plate_nesting(once))
+    trace = poutine.trace(several).get_trace(*batch)
     return {
         name: site["value"]
         for name, site in random_sites(trace)

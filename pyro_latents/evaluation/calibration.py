@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_latents.errors import UserError
-from pyro_latents.evaluation.traces import Site, random_sites
 from pyro_latents.parameters import local_parameters
+from pyro_latents.traces import Site, plate_nesting, random_sites, vectorised
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,8 @@ def calibrate(model: Callable, guide: Callable, *batch: Any, num_draws: int = 20
             ) from error
         arguments = _with_simulated(batch, observed, simulated)
         once = poutine.trace(guide).get_trace(*arguments)
-        nesting = max(-f.dim for _, s in random_sites(once) for f in s["cond_indep_stack"])
-        plate = pyro.plate("_draws", num_draws, dim=-nesting - 1)
-        drawn = poutine.trace(plate(guide)).get_trace(*arguments)
+        several = vectorised(guide, num_draws, plate_nesting(once))
+        drawn = poutine.trace(several).get_trace(*arguments)
     truth = dict(random_sites(simulated))
     return Calibration(
         {

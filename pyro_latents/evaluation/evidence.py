@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.pareto import pareto_k
-from pyro_latents.evaluation.traces import paired_traces, random_sites
 from pyro_latents.parameters import local_parameters
+from pyro_latents.traces import paired_traces, random_sites
 
 # Latent draws decoded at a time; it bounds the memory whatever the number of particles.
 CHUNK = 1000

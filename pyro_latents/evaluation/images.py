@@ -7,8 +7,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_latents.evaluation.traces import paired_traces
 from pyro_latents.parameters import local_parameters
+from pyro_latents.traces import paired_traces
 
 
 def reconstructions(model: Callable, guide: Callable, *batch: Any, site: str = "x") -> Tensor:
