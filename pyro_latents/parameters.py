@@ -1,4 +1,4 @@
-"""Parameters that belong to their module and not to Pyro's one global store."""
+"""Modules for a while in another mode: with parameters of their own, or without dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +32,21 @@ def local_parameters(*modules: object) -> Iterator[None]:
                 child._pyro_context.param_state = {"params": {}, "constraints": {}}
     with pyro.settings.context(module_local_params=True):
         yield
+
+
+@contextmanager
+def evaluation_mode(*programs: object) -> Iterator[None]:
+    """Run models and guides in evaluation mode, and put each back into the mode it was in.
+
+    Args:
+        *programs: Models and guides; functions pass.
+    """
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    before = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, before, strict=True):
+            module.train(mode)

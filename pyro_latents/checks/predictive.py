@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
 from pyro_latents.distributions.likelihoods import GreyBernoulli
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.pareto import pareto_k
-from pyro_latents.parameters import local_parameters
+from pyro_latents.parameters import evaluation_mode, local_parameters
 from pyro_latents.traces import plate_nesting, random_sites, vectorised
 
 # Replicates in memory at a time, whatever the number of draws and of data points.
@@ -120,7 +119,7 @@ def replicates(
     loader = Batches(batches, min(max(1, CHUNK // together), points), seed=seed, shuffle=False)
     parts: list[dict[str, Tensor]] = []
     examples = None
-    with torch.no_grad(), local_parameters(model, guide), _training_off(model, guide):
+    with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
         for number in tqdm(
             range(-(-points // loader.batch_size)), desc="replicates", disable=not progress
         ):
@@ -175,7 +174,7 @@ def prior_statistics(
     """
     torch.manual_seed(seed)
     parts, first = [], None
-    with torch.no_grad(), local_parameters(model), _training_off(model):
+    with torch.no_grad(), local_parameters(model), evaluation_mode(model):
         for start in range(0, draws, CHUNK):
             trace = poutine.trace(model).get_trace(size=min(CHUNK, draws - start))
             x = trace.nodes["x"]["value"]
@@ -238,16 +237,3 @@ def _joined(parts: list[dict[str, Tensor]], dim: int) -> dict[str, Tensor]:
         return torch.cat([part[name] for part in parts], dim).cpu()
 
     return {name: join(name) for name in parts[0]}
-
-
-@contextmanager
-def _training_off(*programs: Callable) -> Iterator[None]:
-    modules = [p for p in programs if isinstance(p, torch.nn.Module)]
-    before = [m.training for m in modules]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, before, strict=True):
-            module.train(mode)

@@ -17,7 +17,7 @@ from pyro_latents.data.sets import OfClass
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
 from pyro_latents.evaluation.set_classifiers import distance_error, network_error
-from pyro_latents.parameters import local_parameters
+from pyro_latents.parameters import evaluation_mode, local_parameters
 
 if TYPE_CHECKING:
     from pyro_latents.recipes.recipe import Recipe
@@ -28,16 +28,9 @@ ROWS = 500
 @contextmanager
 def measured(recipe: Recipe, labelled: Examples) -> Iterator[None]:
     """Evaluate without dropout, and with the class means of the labelled points."""
-    model, guide = recipe.model, recipe.guide
-    modes = model.training, guide.training
-    model.eval()
-    guide.eval()
-    model.refresh_class_means(labelled.x, labelled.y)
-    try:
+    with evaluation_mode(recipe.model, recipe.guide):
+        recipe.model.refresh_class_means(labelled.x, labelled.y)
         yield
-    finally:
-        model.train(modes[0])
-        guide.train(modes[1])
 
 
 def labelled_figures(
