@@ -264,7 +264,7 @@ def _report(arguments: list[str]) -> None:
 def _reproduce(arguments: list[str]) -> None:
     parser = Parser(prog="pyro-latents reproduce", description=COMMANDS["reproduce"])
     parser.add_argument("table", nargs="?", help="its name; without one, all are listed")
-    parser.add_argument("--budget", default="paper", help="quick (minutes) or paper (default)")
+    parser.add_argument("--budget", default="paper", help="quick (minutes), hours or paper")
     parser.add_argument("--data", type=str | None, help="another data set than the paper's")
     parser.add_argument("--data-dir", type=str | None, help="folder of the data sets")
     parser.add_argument("--out", type=str | None, help="folder to write (default: results/TABLE)")

@@ -43,7 +43,7 @@ LABELS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DRAWS = 20  # of the labelled images, as in figure 2
 WEIGHTS = (0.0, 0.05, 1.0, 10.0, 1000.0)
 PARTICLES = 1000
-IMAGES = {"quick": 500, "paper": 10_000}  # test images of the likelihoods
+IMAGES = {"quick": 500, "hours": 1_000, "paper": 10_000}  # test images of the likelihoods
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ NAMES = ("swiss-roll", "circles", "rotated-mnist", "mnist-table", "mnist-paths")
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
     """A few steps on a few points."""
-    monkeypatch.setattr(connor, "STEPS", {"quick": 2})
+    monkeypatch.setattr(connor, "QUICK_STEPS", 2)
     monkeypatch.setattr(connor, "DRAWS", 20)
     quick = {"limit_train": 200, "steps": 2, "warm_up": 1}
     monkeypatch.setattr(connor_images, "QUICK", quick)

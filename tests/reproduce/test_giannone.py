@@ -16,9 +16,8 @@ NAMES = ("table1", "transfer", "ablation", "figure2", "figure3", "figure4", "lik
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
     """A few steps on a few images, in this process."""
-    monkeypatch.setattr(
-        giannone_models, "QUICK", {"limit_train": 40, "steps": 1, "learning_rate": 1e-3}
-    )
+    monkeypatch.setattr(giannone_models, "QUICK_IMAGES", 40)
+    monkeypatch.setitem(giannone_models.DURATION, "quick", {"steps": 1})
     monkeypatch.setattr(giannone_models, "PROBE", {"quick": (60, 20)})
     monkeypatch.setattr(
         giannone_models, "in_processes", lambda f, jobs, description: [f(job) for job in jobs]
@@ -63,6 +62,12 @@ def test_the_paper_budget_is_appendix_b(tmp_path):
         s = build(Spec(kind, "mnist", 100), context(tmp_path, budget="paper")).settings
         assert (s.epochs, s.learning_rate, s.halve_every, s.batch_size) == (200, 1e-4, 50, 100)
         assert (s.z_dim, s.validation) == (100, 0)
+
+
+def test_hours_are_all_images_and_a_shorter_schedule(tmp_path):
+    recipe = build(Spec("TVAE", "mnist", 100), context(tmp_path, budget="hours"))
+    assert recipe.limit_train is None
+    assert recipe.settings.epochs == giannone_models.DURATION["hours"]["epochs"] < 200
 
 
 def test_the_middle_of_larger_images_is_kept():
