@@ -14,6 +14,11 @@ image, straight from `z`, that is observed with the same `x`. Its second half is
 to the prior of `z` (by equation (1) the marginal of `z0`), which the objective takes:
 ``TraceMMD_ELBO(..., prior_of={"z0": "z"})``. Run forward, the model is equation (1) either way.
 
+The views have no such term in the paper. With ``indirect_views`` they have one: each is rendered
+from :math:`r(z, T)` too, in ``x1_indirect`` and ``x2_indirect``. A discrepancy between batches
+does not ask that the `T` of a triplet be that triplet's; this does, and `T` comes to turn other
+images as it turned its own.
+
 Differs from the paper: there `r` is the map itself, `z1 = z + T`; here it has a small normal
 noise (``transition_scale``), so that every site has a density and any objective can be used.
 
@@ -52,6 +57,7 @@ class TripletTVAE(PyroModule):
         transition_scale: Standard deviation of `r(. | z, T)` about `apply(z, T)`; with 0, the
             paper's own, it is a point mass, and only draws of it are of use.
         indirect: Whether the image is also scored under `z`.
+        indirect_views: Whether each view is also scored under `r(z, T)`, without its noise.
 
     Raises:
         ValueError: if the transformation is of another size, or the scale is negative.
@@ -74,6 +80,7 @@ class TripletTVAE(PyroModule):
         likelihood: Likelihood | None = None,
         transition_scale: float = 0.1,
         indirect: bool = True,
+        indirect_views: bool = False,
     ) -> None:
         super().__init__()
         if transformation is not None and transformation.z_dim != z_dim:
@@ -89,6 +96,7 @@ class TripletTVAE(PyroModule):
         self.likelihood = likelihood or Bernoulli()
         self.transition_scale = transition_scale
         self.indirect = indirect
+        self.indirect_views = indirect_views
         self.register_buffer("_zero", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor | None = None, *views: Tensor, size: int = 1) -> Tensor:
@@ -118,6 +126,9 @@ class TripletTVAE(PyroModule):
             for i, T in enumerate(transformations, start=1):
                 z_i = pyro.sample(f"z{i}", self.transition(z, T))  # r(z1 | z, T), r(z2 | z, T^-1)
                 pyro.sample(f"x{i}", self.render(z_i), obs=seen[i])  # p(x1 | z1), p(x2 | z2)
+                if self.indirect_views:
+                    moved = self.transformation(z, T)
+                    pyro.sample(f"x{i}_indirect", self.render(moved), obs=seen[i])
         return x
 
     def draw_transformations(self) -> list[Tensor]:
@@ -179,6 +190,7 @@ class SeveralViewsTVAE(TripletTVAE):
         likelihood: As in `TripletTVAE`.
         transition_scale: As in `TripletTVAE`.
         indirect: As in `TripletTVAE`.
+        indirect_views: As in `TripletTVAE`.
     """
 
     def __init__(
@@ -191,6 +203,7 @@ class SeveralViewsTVAE(TripletTVAE):
         likelihood: Likelihood | None = None,
         transition_scale: float = 0.1,
         indirect: bool = True,
+        indirect_views: bool = False,
     ) -> None:
         if num_views < 1:
             raise ValueError(f"SeveralViewsTVAE needs a view at least; got {num_views}.")
@@ -201,6 +214,7 @@ class SeveralViewsTVAE(TripletTVAE):
             likelihood=likelihood,
             transition_scale=transition_scale,
             indirect=indirect,
+            indirect_views=indirect_views,
         )
         self.num_views = num_views
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from pyro_latents.nets.leading import over_leading
+from pyro_latents.nets.transposed import TransposedConv
 
 
 class ConnorEncoder(nn.Module):
@@ -45,11 +46,11 @@ class ConnorDecoder(nn.Module):
             nn.Linear(z_dim, 64 * 7 * 7),
             nn.ReLU(),
             nn.Unflatten(-1, (64, 7, 7)),
-            nn.ConvTranspose2d(64, 64, 4, padding=1),
+            TransposedConv(64, 64, 4, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(64, 64, 4, stride=2, padding=2),
+            TransposedConv(64, 64, 4, stride=2, padding=2),
             nn.ReLU(),
-            nn.ConvTranspose2d(64, channels, 4, stride=2, padding=1),
+            TransposedConv(64, channels, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
 

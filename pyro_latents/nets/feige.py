@@ -14,6 +14,7 @@ from pyro_latents.nets.conv import LAYOUT
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.leading import over_leading
 from pyro_latents.nets.mlp import MLP
+from pyro_latents.nets.transposed import TransposedConv
 
 FEATURES = 128
 
@@ -164,9 +165,9 @@ class FeigeDecoder(nn.Module):
             MLP(in_dim, [FEATURES], size[0] * size[1] * size[2]),
             nn.ReLU(),
             nn.Unflatten(-1, size),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+            TransposedConv(2 * width, width, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
+            TransposedConv(width, channels, 4, stride=2, padding=1),
         )
         initialise_for_relu(self)
         self.to(memory_format=LAYOUT)

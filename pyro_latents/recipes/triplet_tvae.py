@@ -81,6 +81,7 @@ class TripletSettings(AffineOptions, Settings):
             such term; with one, draws of the prior are transformations like those of the data.
         coherence: Whether `z0` has the paper's ``indirect`` coherence term, or the ``direct`` one
             of equation (3).
+        indirect_views: Whether each view is rendered from `r(z, T)` too, as the image is from `z`.
         kernel: The kernel of the discrepancies.
         bandwidth: What its bandwidths are scaled with.
         transition_scale: Standard deviation of the noise of `r`; the paper's map has none.
@@ -100,6 +101,7 @@ class TripletSettings(AffineOptions, Settings):
     mmd_weight: float = 0.05
     transformation_weight: float = 0.0
     coherence: Literal["indirect", "direct"] = "indirect"
+    indirect_views: bool = False
     kernel: Literal["inverse-multiquadric", "rbf"] = "inverse-multiquadric"
     bandwidth: Literal["dimension", "median"] = "dimension"
     transition_scale: float = 0.1
@@ -130,6 +132,7 @@ class TripletSettings(AffineOptions, Settings):
         options: dict[str, Any] = {
             "transition_scale": self.transition_scale,
             "indirect": self.coherence == "indirect",
+            "indirect_views": self.indirect_views,
         }
         r = self.build_transformation()
         if self.views == "inverse":

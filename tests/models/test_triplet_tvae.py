@@ -221,6 +221,22 @@ def test_the_kl_of_z0_is_that_of_the_vae():
     torch.testing.assert_close(terms["kl_z0"], vae["kl_z"])
 
 
+def test_a_view_can_be_rendered_from_the_moved_code_too():
+    model, guide = build()
+    model.indirect_views = True
+    data = batch(model)
+    with local_parameters(model, guide):
+        guide_trace = poutine.trace(guide).get_trace(*data)
+        trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*data)
+    z, T = (guide_trace.nodes[name]["value"] for name in ("z", "T"))
+    for name, code, view in (("x1", z + T, data[1]), ("x2", z - T, data[2])):
+        site = trace.nodes[f"{name}_indirect"]
+        torch.testing.assert_close(
+            site["fn"].log_prob(view), model.render(code).log_prob(site["value"])
+        )
+        torch.testing.assert_close(site["value"], view)
+
+
 def test_without_the_indirect_term_the_model_is_equation_1():
     model = TripletTVAE(decoder(), Z, Additive(Z), indirect=False)
     with local_parameters(model):
