@@ -1,0 +1,44 @@
+"""The quick transposed convolution is PyTorch's, values and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from pyro_latents.nets.transposed import TransposedConv
+
+LAYERS = [
+    # in_channels, out_channels, size, options
+    (6, 5, 1, {}),
+    (6, 5, 1, {"bias": False, "stride": 2}),
+    (6, 1, 4, {"stride": 2, "padding": 1}),
+    (6, 3, 5, {"stride": 2, "padding": 2, "bias": False}),
+    (6, 8, 4, {"stride": 2, "padding": 1}),
+    (6, 2, 4, {"stride": 2, "padding": 1, "output_padding": 1}),
+    (6, 2, 4, {"dilation": 2}),
+    (6, 2, 4, {"groups": 2}),
+]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("channels", "out", "size", "options"), LAYERS)
+def test_it_is_pytorchs_transposed_convolution(channels, out, size, options, layout):
+    torch.manual_seed(0)
+    ours = TransposedConv(channels, out, 4, **options).double()
+    theirs = nn.ConvTranspose2d(channels, out, 4, **options).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, channels, size, size, dtype=torch.double)
+    found = []
+    for layer in (ours, theirs):
+        layer.to(memory_format=layout)
+        leaf = x.contiguous(memory_format=layout).requires_grad_()
+        y = layer(leaf)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.double).view(y.shape)
+        gradients = torch.autograd.grad((y * weights).sum(), [leaf, *layer.parameters()])
+        found.append([y, *gradients])
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_an_output_size_is_heeded():
+    layer = TransposedConv(2, 1, 3, stride=2)
+    assert layer(torch.zeros(1, 2, 4, 4), output_size=[10, 10]).shape == (1, 1, 10, 10)
