@@ -10,7 +10,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.transport.exponential import check_operators
 from pyro_latents.transport.line import search_line
 from pyro_latents.transport.newton import minimise
-from pyro_latents.transport.nodes import best_by_orthant, objectives_at, spread
+from pyro_latents.transport.nodes import best_by_pattern, objectives_at, spread
 from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
 
@@ -30,7 +30,8 @@ class _Plan:
         nodes: Nodes that are looked at.
         radius: How far they reach.
         kept: Nodes from which to descend.
-        stages: The descents that go on, their steps, and whether with exact derivatives.
+        stages: The descents that go on, their steps, and whether with exact derivatives and in
+            double precision; the first, coarse ones are in single.
         tolerance: The relative decrease of the objective below which a descent ends.
     """
 
@@ -43,9 +44,10 @@ class _Plan:
 
 _ALL = 1_000
 # In the plane the paths that reach a point exactly form a valley, and only the L1 term tells its
-# ends apart: exact derivatives, which cost nothing more there, and more descents to the end.
-_PLANE = _Plan(1024, 8.0, 10, ((_ALL, 5, True), (5, 5, True), (1, 40, True)), 1e-6)
-_SPACE = _Plan(4096, 8.0, 16, ((_ALL, 3, False), (5, 5, False), (1, 20, True)), 1e-5)
+# ends apart: exact derivatives, which cost nothing more there, and more descents to the end. Near
+# a rotation a radius changes little with each turn, and the exact path may be many turns long.
+_PLANE = _Plan(16384, 100.0, 14, ((_ALL, 5, True), (6, 6, True), (2, 60, True)), 1e-6)
+_SPACE = _Plan(8192, 7.0, 6, ((_ALL, 4, False), (3, 4, False), (1, 20, True)), 1e-5)
 _LONGEST_START = 10.0
 
 
@@ -65,7 +67,7 @@ def infer_coefficients(
 
     The objective is not convex. Random starts find local minima (the paper's procedure,
     `search="local"`). By default the objective is first looked up at nodes that all pairs share,
-    and the descent starts from the best of those as well. All arithmetic is in float64, nothing
+    and the descent starts from the best of those as well. The answer is found in float64, nothing
     is differentiated, and a pair's answer does not depend on the other pairs: the starts, random
     ones included, are the same for every pair. The answer is never worse than c = 0.
 
@@ -143,21 +145,23 @@ def _search_space(
     fixed = torch.cat([starts.new_zeros(1, num_operators), starts])
     c = fixed.T[:, :, None].expand(-1, -1, batch)
     if search != "local":
-        nodes = spread(num_operators, plan.nodes, plan.radius, psi)
-        matrices = torch.linalg.matrix_exp((nodes @ psi.flatten(1)).unflatten(1, psi.shape[1:]))
-        objective = objectives_at(matrices, start, end) + weight @ nodes.abs().T
-        best = best_by_orthant(nodes, objective, plan.kept)
-        c = torch.cat([c, nodes[best].permute(2, 1, 0)], 1)
+        # Only their order matters, and single precision keeps it.
+        coarse = [part.float() for part in (psi, start, end, weight)]
+        nodes = spread(num_operators, plan.nodes, plan.radius, coarse[0])
+        best = best_by_pattern(_objectives(nodes, *coarse), plan.kept)
+        c = torch.cat([c, nodes.flatten(0, 1)[best].to(c).permute(2, 1, 0)], 1)
     objective = None
     for kept, iterations, exact in plan.stages:
         kept = min(kept, c.shape[1])
         if objective is not None:
             objective, best = objective.topk(kept, 0, largest=False)
             c = c.gather(1, best.expand(num_operators, -1, -1))
+        number = torch.float64 if exact else torch.float32
+        ends = [part.T.repeat(1, kept).to(number) for part in (start, end, weight)]
         found, value = minimise(
-            problem_class(psi, start.T.repeat(1, kept), end.T.repeat(1, kept)),
-            c.reshape(num_operators, -1),
-            weight.T.repeat(1, kept),
+            problem_class(psi.to(number), *ends[:2]),
+            c.reshape(num_operators, -1).to(number),
+            ends[2],
             iterations=iterations,
             tolerance=plan.tolerance,
             exact=exact,
@@ -166,6 +170,14 @@ def _search_space(
     assert objective is not None
     objective, best = objective.min(0)
     return c.gather(1, best.expand(num_operators, 1, -1))[:, 0].T, objective
+
+
+def _objectives(nodes: Tensor, psi: Tensor, start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """The objective of every pair at every node, of shape `batch patterns each`."""
+    flat = nodes.flatten(0, 1)
+    matrices = torch.linalg.matrix_exp((flat @ psi.flatten(1)).unflatten(1, psi.shape[1:]))
+    objective = objectives_at(matrices, start, end) + weight @ flat.abs().T
+    return objective.unflatten(1, nodes.shape[:2])
 
 
 def _check(

@@ -38,7 +38,7 @@ class Problem(Protocol):
 _FIRST_DAMPING = 1e-2  # relative to the largest diagonal element of J^T J
 _FLOOR = 0.3  # damping is at least this times lambda: a null direction then moves by 1/0.3
 _LONGEST_STEP = 1.0
-_LARGEST_NORM = 40.0
+_LARGEST_NORM = 250.0
 
 
 def minimise(

@@ -36,40 +36,48 @@ def objectives_at(matrices: Tensor, start: Tensor, end: Tensor) -> Tensor:
 
 
 def spread(num_operators: int, count: int, radius: float, like: Tensor) -> Tensor:
-    """The same `count` coefficients for every call, spread over a ball; the first is zero.
+    """The same coefficients for every call, spread over a ball.
 
-    Directions are those of a normal distribution and distances evenly spaced, so that most nodes
-    lie near zero. The generator is this function's own: the global one is left alone.
+    They are sorted by the signs of the first four operators, equally many of each pattern. In
+    each pattern directions are uniform and distances evenly spaced, so that most nodes lie near
+    zero. The generator is this function's own: the global one is left alone.
+
+    Args:
+        num_operators: The number of coefficients.
+        count: How many nodes, a multiple of the number of patterns.
+        radius: How far they reach.
+        like: A tensor of the dtype and device wanted.
+
+    Returns:
+        The coefficients, of shape `patterns each num_operators`.
     """
     generator = torch.Generator().manual_seed(2020)
-    direction = torch.randn(count, num_operators, generator=generator, dtype=torch.float64)
-    direction = direction / direction.norm(dim=1, keepdim=True)
-    distance = torch.arange(count, dtype=torch.float64) / count * radius
-    return (direction * distance[:, None]).to(like)
+    signed = min(num_operators, _MOST_SIGNS)
+    patterns = 2**signed
+    direction = torch.randn(
+        patterns, count // patterns, num_operators, generator=generator, dtype=torch.float64
+    )
+    bits = torch.arange(patterns)[:, None] >> torch.arange(signed) & 1
+    direction[..., :signed] = direction[..., :signed].abs() * (2 * bits[:, None] - 1)
+    direction = direction / direction.norm(dim=-1, keepdim=True)
+    distance = (torch.arange(count // patterns, dtype=torch.float64) + 0.5) * patterns / count
+    return (direction * distance[:, None] * radius).to(like)
 
 
-def best_by_orthant(nodes: Tensor, objective: Tensor, kept: int) -> Tensor:
+def best_by_pattern(objective: Tensor, kept: int) -> Tensor:
     """For each pair the lowest nodes, but as many from each pattern of signs.
 
     The lowest nodes of all tend to lie in one valley, from which only one minimum is found.
 
     Args:
-        nodes: The coefficients, of shape `nodes num_operators`.
-        objective: Their objectives, of shape `batch nodes`.
+        objective: The objectives at the nodes, of shape `batch patterns each`.
         kept: How many to return.
 
     Returns:
-        Indices of nodes, of shape `batch kept`, or fewer where there are fewer patterns.
+        Indices into `patterns * each`, of shape `batch kept`, or fewer where there are fewer.
     """
-    signs = (nodes[:, :_MOST_SIGNS] > 0).long()
-    pattern = (signs * 2 ** torch.arange(signs.shape[1], device=nodes.device)).sum(1)
-    patterns = pattern.unique()
-    each = -(-kept // len(patterns))
-    lowest = []
-    for value in patterns:
-        index = (pattern == value).nonzero()[:, 0]
-        rank = objective[:, index].topk(min(each, len(index)), 1, largest=False).indices
-        lowest.append(index[rank])
-    candidates = torch.cat(lowest, 1)
-    order = objective.gather(1, candidates).topk(min(kept, candidates.shape[1]), 1, largest=False)
-    return candidates.gather(1, order.indices)
+    patterns, each = objective.shape[1:]
+    lowest, rank = objective.topk(min(-(-kept // patterns), each), 2, largest=False)
+    index = rank + each * torch.arange(patterns, device=rank.device)[:, None]
+    order = lowest.flatten(1).topk(min(kept, lowest[0].numel()), 1, largest=False).indices
+    return index.flatten(1).gather(1, order)
