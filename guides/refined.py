@@ -131,11 +131,15 @@ class _Refinement:
     def draw(self) -> dict[str, Tensor]:
         """Sample every site within its plates."""
         values = {}
+        plates: dict[str, pyro.plate] = {}
         for name, site in self.sites.items():
-            with ExitStack() as plates:
+            with ExitStack() as stack:
                 for frame in site["cond_indep_stack"]:
+                    if frame.vectorized and frame.name not in plates:
+                        # A plate is a site as well: a second one of its name is an error.
+                        plates[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
                     if frame.vectorized:
-                        plates.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
+                        stack.enter_context(plates[frame.name])
                 values[name] = pyro.sample(name, self._distribution(name))
         return values
 

@@ -43,6 +43,25 @@ def test_it_reaches_the_exact_posterior_from_the_prior(pca):
 
 
 @pytest.mark.usefixtures("float64")
+def test_sites_that_share_a_plate_are_refined_together():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            a = pyro.sample("a", Normal(0.0, 1.0))
+            b = pyro.sample("b", Normal(a, 1.0))
+            pyro.sample("x", Normal(b, 1.0), obs=x)
+
+    def prior(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("a", Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("b", Normal(torch.zeros(len(x)), 1.0))
+
+    x = torch.tensor([-3.0, 0.0, 6.0])
+    found = Refined(model, prior, steps=150, learning_rate=0.2).eval().posterior(x)
+    torch.testing.assert_close(found["a"].mean, x / 3, atol=0.15, rtol=0)
+    torch.testing.assert_close(found["b"].mean, 2 * x / 3, atol=0.15, rtol=0)
+
+
+@pytest.mark.usefixtures("float64")
 def test_positive_supports_are_kept():
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
