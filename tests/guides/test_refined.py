@@ -56,7 +56,7 @@ def test_sites_that_share_a_plate_are_refined_together():
             pyro.sample("b", Normal(torch.zeros(len(x)), 1.0))
 
     x = torch.tensor([-3.0, 0.0, 6.0])
-    found = Refined(model, prior, steps=150, learning_rate=0.2).eval().posterior(x)
+    found = Refined(model, prior, steps=300, learning_rate=0.1).eval().posterior(x)
     torch.testing.assert_close(found["a"].mean, x / 3, atol=0.15, rtol=0)
     torch.testing.assert_close(found["b"].mean, 2 * x / 3, atol=0.15, rtol=0)
 
