@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,10 @@ def u_values(data: Any) -> Figure:
     # Not pyplot's: it keeps every figure, and looks for a screen.
     figure = NewFigure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
-    arviz.plot_bpv(data, kind="u_value", var_names=names, ax=axes[: len(names)], textsize=9)
+    with warnings.catch_warnings():
+        # Of a model that is wrong, every u-value may be 0: that is a finding, not a fault.
+        warnings.filterwarnings("ignore", "Your data appears to have a single value")
+        arviz.plot_bpv(data, kind="u_value", var_names=names, ax=axes[: len(names)], textsize=9)
     for axis, name in zip(axes, names, strict=False):
         axis.set(title=name, xlabel="u-value", yticks=[])
     for axis in axes[len(names) :]:
