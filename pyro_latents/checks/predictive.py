@@ -33,8 +33,9 @@ class Replicates:
         observed: Each statistic of the data, of shape `points`.
         replicated: Each statistic of the replicates, of shape `draws points`.
         latents: Draws of the guide's sites, each of shape `draws points ...`.
-        log_likelihood: Log-density of what is observed, in nats, of shape `draws points`.
-        log_weight: Log importance weight of each draw, in nats, of shape `draws points`.
+        log_likelihood: Log-density of the observed site, in nats, of shape `draws points`.
+        log_weight: Log importance weight of each draw, in nats, of shape `draws points`; None
+            where an auxiliary site is maximised, whose draws have no such weight.
         examples: Some data points and replicates of each, `shown *x_shape` and
             `shown_draws shown *x_shape`, to look at.
     """
@@ -153,7 +154,7 @@ def replicates(
         replicated=taken["replicated."],
         latents=taken["latent."],
         log_likelihood=whole["log_likelihood"],
-        log_weight=whole["log_weight"],
+        log_weight=whole.get("log_weight"),
         examples=examples,
     )
 
@@ -218,10 +219,9 @@ def _chunk(
         for name, s in random_sites(drawn)
         if not s["is_observed"] and s["value"].shape[:1] == (draws,)
     }
-    found["log_likelihood"] = sum(
-        s["log_prob"] for _, s in random_sites(scored) if s["is_observed"]
-    )
-    found["log_weight"] = _total(scored) - _total(drawn)
+    found["log_likelihood"] = node["log_prob"]
+    if not any("maximize" in s["infer"] for _, s in random_sites(scored)):
+        found["log_weight"] = _total(scored) - _total(drawn)
     pictures = (observed[:shown].cpu(), replicate[:4, :shown].cpu()) if shown else None
     return found, pictures
 

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+
+from pyro_latents.checks.predictive import binarised_like
+from pyro_latents.checks.statistics import Statistic
+from pyro_latents.data.batches import BatchMaker
+from pyro_latents.data.examples import Examples
+from pyro_latents.guides.refined import Refined
+
+
+@dataclass(frozen=True)
+class HonestSplit:
+    """What of a data point is seen, and what is hidden and then checked.
+
+    `predictive.replicates` draws the hidden part by ``model`` and ``guide`` and compares its
+    statistics with those of the true one. The guide must not depend on what is hidden.
+
+    Args:
+        check: What is checked given what, for tables.
+        model: The generative model; its site is what replicates are drawn of.
+        guide: Infers from what is seen alone.
+        batches: The maker of whole batches, the hidden part included.
+        site: The observed site that the hidden part belongs to.
+        part: Maps observations at the site to their hidden part, where that is not the whole.
+    """
+
+    check: str
+    model: Callable
+    guide: Callable
+    batches: BatchMaker
+    site: str = "x"
+    part: Callable[[Tensor], Tensor] | None = None
+
+    def statistics(self, statistics: Mapping[str, Statistic]) -> dict[str, Callable]:
+        """Return those of the hidden part; of a mere part, without those of whole data points."""
+        if self.part is None:
+            return dict(statistics)
+        return {
+            name: _of_part(statistic, self.part)
+            for name, statistic in statistics.items()
+            if not statistic.whole
+        }
 
 
 class ObservedPart(Messenger):
@@ -27,6 +69,26 @@ class ObservedPart(Messenger):
         if msg["name"] == self.site and msg["is_observed"]:
             fn = msg["fn"]
             msg["fn"] = fn.base_dist.mask(self.seen).to_event(len(fn.event_shape))
+
+
+class Unseen(Messenger):
+    """Runs some sites without their densities, and so that no guide is expected to have them.
+
+    The other sites of a model are then those of the program without these, if nothing but them
+    depends on these.
+
+    Args:
+        sites: The names of latent and observed sites; those that there are not are passed over.
+    """
+
+    def __init__(self, sites: Collection[str]) -> None:
+        super().__init__()
+        self.sites = sites
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.sites:
+            msg["mask"] = False
+            msg["infer"] = {**msg["infer"], "is_auxiliary": True}
 
 
 def left_half(x_shape: torch.Size | tuple[int, ...]) -> Tensor:
@@ -51,6 +113,47 @@ def blanked(guide: Callable, seen: Tensor) -> Callable:
     return lambda x, *args, **kwargs: guide(x * seen.to(x), *args, **kwargs)
 
 
-def right_half_of(statistic: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the statistic of the right half of images."""
-    return lambda x: statistic(x[..., x.shape[-1] // 2 :])
+def right_half(x: Tensor) -> Tensor:
+    """Return the right half of images."""
+    return x[..., x.shape[-1] // 2 :]
+
+
+def half_images(
+    model: Callable,
+    guide: Callable,
+    build_batches: Callable[[Examples], BatchMaker],
+    test: Examples,
+    *,
+    seed: int = 0,
+) -> HonestSplit:
+    """Return the split into halves: infer from the left one by refinement, check the right one.
+
+    Args:
+        model: A model of single images.
+        guide: Its guide, which is given the image with a blank right half to start with.
+        build_batches: Makes the batches ``(x,)`` of images.
+        test: The images. Grey ones are binarised under a Bernoulli likelihood, so that what is
+            seen and what is checked are of one binary image.
+        seed: Of the binarisation.
+    """
+    seen = left_half(test.shape)
+    likelihood = getattr(model, "likelihood", None)
+    torch.manual_seed(seed)
+    x = binarised_like(test.x, likelihood(test.x)) if likelihood else test.x
+    refined = Refined(seeing_only(model, seen), blanked(guide, seen)).eval()
+    batches = build_batches(replace(test, x=x))
+    return HonestSplit("right half given left", model, refined, batches, part=right_half)
+
+
+def prior_guide(model: Callable) -> Callable:
+    """Return a guide that infers nothing: all latent sites are drawn from the model itself.
+
+    What it sees is what the model is given beside its observations.
+    """
+    return poutine.block(
+        model, hide_fn=lambda site: site["type"] != "sample" or site["is_observed"]
+    )
+
+
+def _of_part(statistic: Statistic, part: Callable[[Tensor], Tensor]) -> Callable:
+    return lambda x: statistic(part(x))

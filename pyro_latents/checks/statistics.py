@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Data points whose distances are in memory at a time.
+ROWS = 2000
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -17,10 +20,12 @@ class Statistic:
     Args:
         function: Maps data points of shape `*leading *x_shape` to numbers of shape `*leading`.
         meaning: What it says, in words, for tables.
+        whole: Whether it is of whole data points only, such as what a classifier says.
     """
 
     function: Callable[[Tensor], Tensor]
     meaning: str
+    whole: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the statistic of each data point."""
@@ -117,6 +122,19 @@ VECTOR_STATISTICS = {
 def statistics_for(x_shape: torch.Size | tuple[int, ...]) -> dict[str, Statistic]:
     """Return the usual statistics of data points of some shape."""
     return IMAGE_STATISTICS if len(x_shape) == 3 else VECTOR_STATISTICS
+
+
+def distance_to(points: Tensor) -> Statistic:
+    """Return the distance of vectors from the nearest of some points, of shape `points features`.
+
+    Of training points, it is large off the manifold of the data, and near zero for copies.
+    """
+
+    def distance(x: Tensor) -> Tensor:
+        near = [torch.cdist(part, points).amin(-1) for part in x.flatten(0, -2).split(ROWS)]
+        return torch.cat(near).reshape(x.shape[:-1])
+
+    return Statistic(distance, "distance from the nearest training point")
 
 
 def _grey(x: Tensor) -> Tensor:

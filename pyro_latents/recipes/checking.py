@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import torch
 
 from pyro_latents.checks.arviz_io import save_netcdf, to_arviz
 from pyro_latents.checks.classifier import Classifier, features_and_classes, train_classifier
+from pyro_latents.checks.equivariance import equivariance_residual
 from pyro_latents.checks.figures import populations, reliability_curve, u_values
 from pyro_latents.checks.pixels import reliability
 from pyro_latents.checks.population import Population, counts, frechet_distance
@@ -20,20 +21,19 @@ from pyro_latents.checks.predictive import (
     prior_statistics,
     replicates,
 )
-from pyro_latents.checks.splits import blanked, left_half, right_half_of, seeing_only
-from pyro_latents.checks.statistics import Statistic, statistics_for
+from pyro_latents.checks.statistics import Statistic, distance_to, statistics_for
 from pyro_latents.data.examples import Examples
 from pyro_latents.distributions.likelihoods import Bernoulli
 from pyro_latents.errors import UserError
 from pyro_latents.files import write_json, write_text
-from pyro_latents.guides.refined import Refined
+from pyro_latents.parameters import evaluation_mode, local_parameters
 from pyro_latents.plots import image_rows, save
 
 if TYPE_CHECKING:
     from pyro_latents.recipes.recipe import Recipe, Run
 
-# Test points whose right halves are checked, at most: each is inferred by gradient steps.
-HALVED = 300
+# Test points of which a part is hidden, at most: each may be inferred by gradient steps.
+SPLIT_POINTS = 300
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Row:
     """What a check says of one statistic.
 
     Args:
-        check: ``per image``, ``right half given left`` or ``population``.
+        check: ``per image``, ``population``, or what is checked given what.
         statistic: Its name.
         p_value: Of the mean over images, or of one distribution for data and draws.
         outside: The share of data points outside the central 95 % of their replicates, or None.
@@ -55,19 +55,27 @@ class Row:
     meaning: str
 
 
-def check(run: Run, *, images: int = 1000, draws: int = 200, seed: int = 0) -> list[Path]:
+def check(
+    run: Run,
+    *,
+    images: int = 1000,
+    draws: int = 200,
+    seed: int = 0,
+    statistics: Mapping[str, Statistic] | None = None,
+) -> list[Path]:
     """Check a run's model and guide by predictive draws on its test data.
 
     Written into the run's folder ``checks`` are ``check.nc`` (ArviZ), ``p_values.txt`` and
     ``p_values.json``, and the figures. Replicates given an image are optimistic, since its code
-    was inferred from the same image; the population and the half image are honest. Half images
-    are those of the first 300 points at most.
+    was inferred from the same image; the population and the story's ``honest_split`` are not. A
+    part is hidden of the first 300 points at most.
 
     Args:
         run: The run.
         images: Test points, the first ones.
         draws: Replicates of each.
         seed: Of the draws.
+        statistics: Of your own, beside the usual ones.
 
     Returns:
         The paths of what was written.
@@ -81,26 +89,27 @@ def check(run: Run, *, images: int = 1000, draws: int = 200, seed: int = 0) -> l
     recipe = run.recipe
     test = recipe.splits.test.take(slice(images))
     batches = recipe.settings.build_batches(test, recipe.splits)
-    statistics = dict(statistics_for(test.shape))
+    statistics = {**statistics_for(test.shape), **(statistics or {})}
+    if len(test.shape) == 1:
+        statistics["nearest"] = distance_to(recipe.splits.train.x)
     classifier = _classifier(recipe, seed)
     if classifier is not None:
         statistics["confidence"] = Statistic(
-            classifier.confidence, "confidence of a classifier trained on the data"
+            classifier.confidence, "confidence of a classifier trained on the data", whole=True
         )
     found = replicates(
         recipe.model, recipe.guide, batches, statistics, draws=draws, seed=seed, points=len(test)
     )
     rows = _rows("per image", found, statistics)
-    population = _population(recipe, test, statistics, classifier, seed)
+    of_all = statistics | _turned(recipe)
+    population = _population(recipe, test, of_all, classifier, seed)
     rows += [
-        Row("population", name, value, None, _meaning(statistics, name))
+        Row("population", name, value, None, _meaning(of_all, name))
         for name, value in population.p_values().items()
     ]
     folder = run.path / "checks"
     paths = []
-    if _takes_half_images(recipe, test):
-        half = _half_images(recipe, test.take(slice(HALVED)), statistics, draws, seed)
-        rows += _rows("right half given left", half, statistics)
+    rows += _honest_rows(recipe, test.take(slice(SPLIT_POINTS)), statistics, draws, seed)
     data = to_arviz(found, population.drawn)
     paths.append(save_netcdf(data, folder / "check.nc"))
     figures = {"u_values": u_values(data), "population": populations(population)}
@@ -109,7 +118,9 @@ def check(run: Run, *, images: int = 1000, draws: int = 200, seed: int = 0) -> l
         named = {"observed": observed}
         named |= {f"replicate {i + 1}": images_ for i, images_ in enumerate(reps)}
         figures["replicates"] = image_rows(named)
-    extra: dict[str, float] = {}
+    extra: dict[str, float] = {
+        name: population.observed[name].mean().item() for name in of_all.keys() - statistics.keys()
+    }
     if isinstance(getattr(recipe.model, "likelihood", None), Bernoulli):
         curve = reliability(recipe.model, recipe.guide, batches, points=len(test), seed=seed)
         figures["pixels"] = reliability_curve(curve)
@@ -189,26 +200,28 @@ def _population(
     )
 
 
-def _takes_half_images(recipe: Recipe, test: Examples) -> bool:
-    batch = recipe.settings.build_batches(test.take(slice(2)), recipe.splits)
-    generator = torch.Generator(test.device)
-    arguments = batch(torch.arange(2, device=test.device), generator)
-    return len(test.shape) == 3 and len(arguments) == 1
+def _turned(recipe: Recipe) -> dict[str, Statistic]:
+    """The statistic of images that are turned, where the story takes images by themselves."""
+    pair = recipe.settings.image_pair(recipe)
+    return {} if pair is None else {"equivariance_residual": equivariance_residual(*pair)}
 
 
-def _half_images(
+def _honest_rows(
     recipe: Recipe, test: Examples, statistics: dict[str, Statistic], draws: int, seed: int
-) -> Replicates:
-    """Replicates of right halves, with codes inferred from the left halves by refinement."""
-    seen = left_half(test.shape)
-    likelihood = getattr(recipe.model, "likelihood", None)
-    torch.manual_seed(seed)
-    x = binarised_like(test.x, likelihood(test.x)) if likelihood else test.x
-    guide = Refined(seeing_only(recipe.model, seen), blanked(recipe.guide, seen)).eval()
-    halves: dict[str, Callable] = {
-        name: right_half_of(statistic)
-        for name, statistic in statistics.items()
-        if name != "confidence"
-    }
-    batches = recipe.settings.build_batches(replace(test, x=x), recipe.splits)
-    return replicates(recipe.model, guide, batches, halves, draws=draws, seed=seed)
+) -> list[Row]:
+    split = recipe.settings.honest_split(recipe, test, seed=seed)
+    if split is None:
+        return []
+    # The programs of a split may be functions around these modules.
+    modules = recipe.model, recipe.guide
+    with local_parameters(*modules), evaluation_mode(*modules):
+        found = replicates(
+            split.model,
+            split.guide,
+            split.batches,
+            split.statistics(statistics),
+            draws=draws,
+            site=split.site,
+            seed=seed,
+        )
+    return _rows(split.check, found, statistics)

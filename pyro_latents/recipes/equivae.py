@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import nn
 
+from pyro_latents.checks.splits import HonestSplit, prior_guide
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.data.sets import ClassTable, Complementary
@@ -181,6 +183,21 @@ class EquiVAESettings(Settings):
         """Draw test images, their reconstructions, and draws of the prior."""
         with measured(recipe, self.labelled(recipe.splits)):
             return super().figures(recipe, batches)
+
+    def honest_split(self, recipe: Recipe, test: Examples, *, seed: int) -> HonestSplit:
+        """Hide the point itself: what is seen is a complementary set of its class.
+
+        Replicates have the code `r` of the set and `v` from its prior. The label of a test point
+        does no more than to pick the set, also for a model that learned from few labels.
+        """
+        model = partial(recipe.model.process, size=1)
+        table = self.class_table(recipe.splits)
+        batches = Complementary(test, table, self.m_max, own=False)
+        return HonestSplit("member given set of class", model, prior_guide(model), batches)
+
+    def image_pair(self, recipe: Recipe) -> tuple[Callable, Callable]:
+        """Return model and guide as they are: without a class, it is inferred."""
+        return recipe.model, recipe.guide
 
 
 def is_part(examples: Examples, train: Examples) -> bool:

@@ -113,8 +113,8 @@ def _checks(run: Run) -> str:
     ]
     text = (
         f"<p>{found['images']} test points, {found['draws']} replicates of each. Replicates given "
-        "an image are optimistic: its code was inferred from it. The half image and the "
-        "population are not.</p>"
+        "an image are optimistic: its code was inferred from it. What was hidden from the guide "
+        "and the population are not.</p>"
     )
     columns = ("check", "statistic", "p-value", "outside 95 %", "meaning")
     pictures = "".join(_picture(path) for path in sorted(folder.glob("*.png")))

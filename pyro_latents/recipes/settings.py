@@ -11,6 +11,7 @@ import torch
 from pyro.infer import ELBO
 from torch import nn
 
+from pyro_latents.checks.splits import HonestSplit, half_images
 from pyro_latents.data.batches import Batches, BatchMaker
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.data.sources import SHAPES
@@ -18,6 +19,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
 from pyro_latents.evaluation.images import prior_means, reconstructions
+from pyro_latents.guides.refined import Refined
 from pyro_latents.plots import image_rows
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class Settings(ABC):
         - name ``story``, ``paper`` and ``guides`` (the first guide is the default);
         - write ``build_model``, ``build_guide``, ``build_loss`` and ``build_batches``;
         - add a field for each hyper-parameter, with its table in the paper beside it;
-        - override ``metrics`` where the story measures something of its own.
+        - override ``metrics`` where the story measures something of its own;
+        - override ``honest_split`` and ``image_pair`` where a batch is more than an image.
     """
 
     story: ClassVar[str]
@@ -164,3 +167,41 @@ class Settings(ABC):
             "prior draws": prior_means(recipe.model, len(batch[0])),
         }
         return {"images": image_rows(rows)} if len(self.x_shape) == 3 else {}
+
+    def honest_split(self, recipe: Recipe, test: Examples, *, seed: int) -> HonestSplit | None:
+        """Return what `pyro-latents check` hides of a data point, or None for nothing.
+
+        Here it is the right half of an image, where a batch is an image and nothing else.
+
+        Args:
+            recipe: The trained recipe.
+            test: The data points to check.
+            seed: Of all that is random in the split itself.
+        """
+        if not self._takes_images(recipe, test):
+            return None
+        return half_images(
+            recipe.model,
+            recipe.guide,
+            lambda examples: self.build_batches(examples, recipe.splits),
+            test,
+            seed=seed,
+        )
+
+    def image_pair(self, recipe: Recipe) -> tuple[Callable, Callable] | None:
+        """Return a model and a guide that are called with images alone, or None if there are none.
+
+        `pyro-latents check` turns images with them. A refined guide is given without refinement:
+        it is the encoder that may or may not turn along.
+        """
+        if not self._takes_images(recipe, recipe.splits.test):
+            return None
+        guide = recipe.guide
+        return recipe.model, guide.guide if isinstance(guide, Refined) else guide
+
+    def _takes_images(self, recipe: Recipe, examples: Examples) -> bool:
+        """Whether batches are of images and of nothing else."""
+        if len(examples.shape) != 3:
+            return False
+        few = self.build_batches(examples.take(slice(2)), recipe.splits)
+        return len(Batches(few, 2, seed=0, shuffle=False).batch(0)) == 1

@@ -11,6 +11,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
+from pyro_latents.checks.splits import HonestSplit, Unseen
 from pyro_latents.data.batches import BatchMaker, Plain
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.data.triplets import (
@@ -25,6 +26,7 @@ from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.evaluation.knn import knn_accuracy
 from pyro_latents.guides.families import Flow, MeanField, PointMass
 from pyro_latents.guides.pose_tvae import centre
+from pyro_latents.guides.refined import Refined
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.latent_transformations import Additive, LatentTransformation, Matrix
 from pyro_latents.losses import TraceMMD_ELBO
@@ -190,6 +192,29 @@ class TripletSettings(AffineOptions, Settings):
         )
         found = super().metrics(image, Plain(batches.examples), sampling)
         return {**found, **_knn(recipe, batches.examples)}
+
+    def honest_split(self, recipe: Recipe, test: Examples, *, seed: int) -> HonestSplit | None:
+        """Hide the last view: the inverse view of a triplet, given the image and the first view.
+
+        The codes and `T` are inferred by refinement from what is seen, with the image in the place
+        of the hidden view to start with; the hidden view is drawn by the model from these, as
+        `r(z, T^-1)`. A pixelation has a transformation of its own, which then is the prior's.
+        Without noise in `r` there is no density to refine by, and nothing is hidden.
+        """
+        if self.transition_scale == 0:
+            return None
+        last = self.num_views
+        hidden = Unseen([f"x{last}", f"x{last}_indirect", f"z{last}", f"T{last}"])
+        guide = Refined(
+            hidden(recipe.model), hidden(lambda x, *views: recipe.guide(x, *views[:-1], x))
+        )
+        batches = self.build_batches(test, recipe.splits)
+        names = "third member given two" if self.views == "inverse" else "last view given others"
+        return HonestSplit(names, recipe.model, guide.eval(), batches, site=f"x{last}")
+
+    def image_pair(self, recipe: Recipe) -> tuple[Callable, Callable]:
+        """Return the VAE in the model, with the image encoder."""
+        return recipe.model.image_model(), recipe.guide.image_guide()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pyro_latents.checks.splits import HonestSplit
 from pyro_latents.data.anchored import Labelled, RotatedWithAnchors, evenly_turned
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Examples, Splits
@@ -22,6 +23,7 @@ from pyro_latents.models.vaells import VAELLS
 from pyro_latents.nets.connor import ConnorDecoder, ConnorEncoder
 from pyro_latents.nets.mlp import MLP
 from pyro_latents.recipes.settings import Settings
+from pyro_latents.recipes.vaells_ends import EndsOfPaths
 from pyro_latents.recipes.vaells_metrics import measure
 from pyro_latents.transport import TransportOperators, fit_operators
 from pyro_latents.transport.coefficients import Search
@@ -220,6 +222,17 @@ class VAELLSSettings(Settings):
     ) -> dict[str, float]:
         """Return the paper's log-likelihood and error, and what is known of the manifold."""
         return measure(recipe, batches, sampling.particles)
+
+    def honest_split(self, recipe: Recipe, test: Examples, *, seed: int) -> HonestSplit:
+        """Hide the end of a path, which is the data point; its start is seen (`EndsOfPaths`)."""
+        batches = self.build_batches(test, recipe.splits)
+        return HonestSplit(
+            "end given start of path", recipe.model, EndsOfPaths(recipe.model), batches
+        )
+
+    def image_pair(self, recipe: Recipe) -> tuple[Callable, Callable] | None:
+        """Return model and guide as they are, which need no class; none for plain vectors."""
+        return (recipe.model, recipe.guide) if len(self.x_shape) == 3 else None
 
     def _objective(self, *, reconstruction: float = 1.0, prior: float = 1.0) -> TraceMax_ELBO:
         """The objective, with the weights as powers of the program's own densities."""

@@ -1,0 +1,84 @@
+"""Whether it is the same to turn an image and to turn what a model makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import radians
+
+import torch
+from pyro import poutine
+from pyro.distributions import Distribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyro_latents.checks.statistics import Statistic
+from pyro_latents.data.affine import rotate
+from pyro_latents.parameters import evaluation_mode, local_parameters
+
+# Images in memory at a time.
+ROWS = 500
+
+
+class Centred(Messenger):
+    """Gives each latent site the mean of its distribution, or its mode if it is discrete.
+
+    Sites that know neither, such as those of a flow, are drawn.
+    """
+
+    def _pyro_sample(self, msg) -> None:
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
+            return
+        msg["value"] = _centre(msg["fn"])
+        msg["done"] = True
+
+
+def central_reconstructions(model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    """Return the means of a model's site ``x`` at the centres of the guide.
+
+    Args:
+        model: A model of single data points.
+        guide: Its guide.
+        x: Data points, of shape `batch *x_shape`.
+    """
+    with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
+        found = poutine.trace(Centred()(guide)).get_trace(x)
+        replayed = Centred()(poutine.replay(model, found))
+        return poutine.trace(replayed).get_trace(x).nodes["x"]["fn"].mean
+
+
+def equivariance_residual(model: Callable, guide: Callable, *, degrees: float = 20.0) -> Statistic:
+    r"""Return the statistic of how far a reconstruction is from turning along with its image.
+
+    .. math:: \overline{|R(T x) - T R(x)|}
+
+    with :math:`T` a turn and :math:`R` the reconstruction at the centre of the guide: the mean
+    over the pixels, zero if it turns as the image does. Each value costs two reconstructions.
+
+    Args:
+        model: A model of single images.
+        guide: Its guide.
+        degrees: The angle, counter-clockwise.
+    """
+
+    def residual(x: Tensor) -> Tensor:
+        parts = x.reshape(-1, *x.shape[-3:]).split(ROWS)
+        return torch.cat([of_part(part) for part in parts]).reshape(x.shape[:-3])
+
+    def of_part(x: Tensor) -> Tensor:
+        angle = x.new_full((len(x),), radians(degrees))
+        before = central_reconstructions(model, guide, rotate(x, angle))
+        after = rotate(central_reconstructions(model, guide, x), angle)
+        return (before - after).abs().mean((-3, -2, -1))
+
+    meaning = f"difference of turning by {degrees:g} degrees before the model and after it"
+    return Statistic(residual, meaning, whole=True)
+
+
+def _centre(fn: Distribution) -> Tensor:
+    if fn.support is not None and fn.support.is_discrete:
+        return fn.mode
+    try:
+        return fn.mean
+    except NotImplementedError:
+        return fn.sample()
