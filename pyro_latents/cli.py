@@ -135,7 +135,8 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--devices", type=int, default=1, help="number of devices")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
-    parser.add_argument("--precision", default="32-true", help="number format")
+    parser.add_argument("--precision", default="32-true", help="such as bf16-mixed")
+    parser.add_argument("--compile", action="store_true", help="compile encoders and decoders")
     parser.add_argument("--tensorboard", action="store_true", help="write its event files too")
     own = _add_settings(parser, settings)
     given = parser.parse_args(rest)
@@ -160,6 +161,7 @@ def _train(arguments: list[str]) -> None:
         devices=given.devices,
         accelerator=given.accelerator,
         precision=given.precision,
+        compile=given.compile,
         tensorboard=given.tensorboard,
     )
     print(f"{_last_row(run.folder.history_path)}, {time.perf_counter() - began:.0f} s: {run.path}")

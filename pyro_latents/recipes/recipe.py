@@ -137,6 +137,7 @@ class Recipe:
                 user can mend.
         """
         # Lightning takes seconds to import, and only training needs it.
+        from pyro_latents.training.compiled import compile_networks
         from pyro_latents.training.fit import fit
 
         if epochs is None and steps is None:
@@ -147,6 +148,8 @@ class Recipe:
         self._check_batch_size(fit_options.devices)
         # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
         self.check_guide()
+        if fit_options.compile:
+            compile_networks(self.model, self.guide)
         if resume and folder.config_path.exists():
             self._check_same(folder.read_config(), folder)
             folder.write_config(self.config(fit_options))

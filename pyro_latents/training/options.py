@@ -16,6 +16,7 @@ class FitOptions:
         devices: Number of devices, each with its share of every batch.
         accelerator: Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``.
         precision: Lightning's name of the number format, such as ``32-true``.
+        compile: Whether encoders and decoders are compiled (`compile_networks`).
         tensorboard: Whether to write TensorBoard's event files as well.
         progress: Whether to show a progress bar.
     """
@@ -25,6 +26,7 @@ class FitOptions:
     devices: int = 1
     accelerator: str = "auto"
     precision: str = "32-true"
+    compile: bool = False
     tensorboard: bool = False
     progress: bool = True
 
