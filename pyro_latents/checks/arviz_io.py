@@ -33,6 +33,8 @@ def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> An
         found: Replicates of data points given themselves.
         prior: Statistics of draws from the prior, each of shape `draws`.
     """
+    import xarray
+
     groups: dict[str, dict[str, np.ndarray]] = {
         "posterior": {n: _chain(v[:POSTERIOR_DRAWS]) for n, v in found.latents.items()},
         "posterior_predictive": {n: _chain(v) for n, v in found.replicated.items()},
@@ -54,7 +56,8 @@ def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> An
     if prior is not None:
         _add_group(data, "prior_predictive", prior_group)
     if found.log_weight is not None:
-        data["sample_stats"]["k_hat"] = ("data_point", _array(found.k_hat))
+        # A `DataTree` takes a pair of dimension and values for one object, a `Dataset` does not.
+        data["sample_stats"]["k_hat"] = xarray.DataArray(_array(found.k_hat), dims="data_point")
     for group in _groups(data):
         data[group].attrs.update(ATTRIBUTES)
     return data
