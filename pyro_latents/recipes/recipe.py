@@ -220,7 +220,8 @@ class Recipe:
     def _check_same(self, config: dict[str, Any], folder: RunFolder) -> None:
         """Raise if the run in the folder is of another recipe: its parameters would not fit."""
         mine = self.config(FitOptions(epochs=1))
-        theirs = {**config, **config.get("settings", {})}
+        # A run from before a setting existed had its default.
+        theirs = {**asdict(settings_of(self.name)), **config, **config.get("settings", {})}
         ours = {**mine, **mine["settings"]}
         # A run may be resumed for more epochs, and elsewhere.
         free = {"settings", "epochs", "data_dir", "training", "versions"}

@@ -87,6 +87,14 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path):
         recipe.train(tmp_path / "run", steps=4, resume=True)
 
 
+def test_a_run_from_before_a_setting_existed_had_its_default(tmp_path):
+    run = train(tmp_path / "run", steps=2)
+    config = run.config
+    del config["settings"]["binarise"]
+    run.folder.write_config(config)
+    assert train(tmp_path / "run", steps=3, resume=True).config["settings"]["binarise"] is False
+
+
 def test_no_file_is_left_half_written(tmp_path):
     run = train(tmp_path / "run", steps=2)
     assert sorted(path.name for path in run.path.iterdir()) == [
