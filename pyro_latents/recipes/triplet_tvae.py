@@ -11,7 +11,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from pyro_latents.checks.splits import HonestSplit, Unseen
+from pyro_latents.checks.splits import HonestSplit
 from pyro_latents.data.batches import BatchMaker, Plain
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.data.triplets import (
@@ -26,7 +26,6 @@ from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.evaluation.knn import knn_accuracy
 from pyro_latents.guides.families import Flow, MeanField, PointMass
 from pyro_latents.guides.pose_tvae import centre
-from pyro_latents.guides.refined import Refined
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.latent_transformations import Additive, LatentTransformation, Matrix
 from pyro_latents.losses import TraceMMD_ELBO
@@ -34,6 +33,7 @@ from pyro_latents.losses.kernels import RBF, InverseMultiquadric
 from pyro_latents.models.triplet_tvae import SeveralViewsTVAE, TripletTVAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.recipes.settings import Settings
+from pyro_latents.recipes.triplet_split import hidden_view
 from pyro_latents.recipes.vae import VAESettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ TRANSFORMATIONS = {"additive": Additive, "matrix": Matrix}
 # Codes that a nearest-neighbour metric learns from: more of them cost much and change little.
 KNN_CODES = 20_000
 ROWS = 2_000
+# Test images whose last view is hidden, at most: each step of their inference renders all views.
+HIDDEN_VIEWS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,23 +196,14 @@ class TripletSettings(AffineOptions, Settings):
         return {**found, **_knn(recipe, batches.examples)}
 
     def honest_split(self, recipe: Recipe, test: Examples, *, seed: int) -> HonestSplit | None:
-        """Hide the last view: the inverse view of a triplet, given the image and the first view.
+        """Hide the last view of an image, which is the inverse view of a triplet (`hidden_view`).
 
-        The codes and `T` are inferred by refinement from what is seen, with the image in the place
-        of the hidden view to start with; the hidden view is drawn by the model from these, as
-        `r(z, T^-1)`. A pixelation has a transformation of its own, which then is the prior's.
-        Without noise in `r` there is no density to refine by, and nothing is hidden.
+        Without noise in `r` there is no density to infer by, and nothing is hidden.
         """
         if self.transition_scale == 0:
             return None
-        last = self.num_views
-        hidden = Unseen([f"x{last}", f"x{last}_indirect", f"z{last}", f"T{last}"])
-        guide = Refined(
-            hidden(recipe.model), hidden(lambda x, *views: recipe.guide(x, *views[:-1], x))
-        )
-        batches = self.build_batches(test, recipe.splits)
-        names = "third member given two" if self.views == "inverse" else "last view given others"
-        return HonestSplit(names, recipe.model, guide.eval(), batches, site=f"x{last}")
+        batches = self.build_batches(test.take(slice(HIDDEN_VIEWS)), recipe.splits)
+        return hidden_view(recipe.model, recipe.guide, batches)
 
     def image_pair(self, recipe: Recipe) -> tuple[Callable, Callable]:
         """Return the VAE in the model, with the image encoder."""
