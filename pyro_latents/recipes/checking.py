@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,7 @@ from pyro_latents.checks.predictive import (
     prior_statistics,
     replicates,
 )
+from pyro_latents.checks.splits import HonestSplit
 from pyro_latents.checks.statistics import Statistic, distance_to, statistics_for
 from pyro_latents.data.examples import Examples
 from pyro_latents.distributions.likelihoods import Bernoulli
@@ -30,6 +31,8 @@ from pyro_latents.parameters import evaluation_mode, local_parameters
 from pyro_latents.plots import image_rows, save
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pyro_latents.recipes.recipe import Recipe, Run
 
 # Test points of which a part is hidden, at most: each may be inferred by gradient steps.
@@ -67,8 +70,8 @@ def check(
 
     Written into the run's folder ``checks`` are ``check.nc`` (ArviZ), ``p_values.txt`` and
     ``p_values.json``, and the figures. Replicates given an image are optimistic, since its code
-    was inferred from the same image; the population and the story's ``honest_split`` are not. A
-    part is hidden of the first 300 points at most.
+    was inferred from the same image; the population and the story's ``honest_split``, whose
+    draws are in ``hidden.nc``, are not. A part is hidden of the first 300 points at most.
 
     Args:
         run: The run.
@@ -108,16 +111,16 @@ def check(
         for name, value in population.p_values().items()
     ]
     folder = run.path / "checks"
-    paths = []
-    rows += _honest_rows(recipe, test.take(slice(SPLIT_POINTS)), statistics, draws, seed)
     data = to_arviz(found, population.drawn)
-    paths.append(save_netcdf(data, folder / "check.nc"))
-    figures = {"u_values": u_values(data), "population": populations(population)}
-    if found.examples is not None and len(test.shape) == 3:
-        observed, reps = found.examples
-        named = {"observed": observed}
-        named |= {f"replicate {i + 1}": images_ for i, images_ in enumerate(reps)}
-        figures["replicates"] = image_rows(named)
+    paths = [save_netcdf(data, folder / "check.nc")]
+    figures = {"population": populations(population), **_figures(found, data)}
+    split = recipe.settings.honest_split(recipe, test.take(slice(SPLIT_POINTS)), seed=seed)
+    if split is not None:
+        hidden = _hidden(recipe, split, statistics, draws, seed)
+        rows += _rows(split.check, hidden, statistics)
+        data = to_arviz(hidden)
+        paths.append(save_netcdf(data, folder / "hidden.nc"))
+        figures |= {f"hidden_{name}": figure for name, figure in _figures(hidden, data).items()}
     extra: dict[str, float] = {
         name: population.observed[name].mean().item() for name in of_all.keys() - statistics.keys()
     }
@@ -206,16 +209,13 @@ def _turned(recipe: Recipe) -> dict[str, Statistic]:
     return {} if pair is None else {"equivariance_residual": equivariance_residual(*pair)}
 
 
-def _honest_rows(
-    recipe: Recipe, test: Examples, statistics: dict[str, Statistic], draws: int, seed: int
-) -> list[Row]:
-    split = recipe.settings.honest_split(recipe, test, seed=seed)
-    if split is None:
-        return []
+def _hidden(
+    recipe: Recipe, split: HonestSplit, statistics: dict[str, Statistic], draws: int, seed: int
+) -> Replicates:
     # The programs of a split may be functions around these modules.
     modules = recipe.model, recipe.guide
     with local_parameters(*modules), evaluation_mode(*modules):
-        found = replicates(
+        return replicates(
             split.model,
             split.guide,
             split.batches,
@@ -224,4 +224,15 @@ def _honest_rows(
             site=split.site,
             seed=seed,
         )
-    return _rows(split.check, found, statistics)
+
+
+def _figures(found: Replicates, data: Any) -> dict[str, Figure]:
+    """The u-values, and of images some data points above their replicates."""
+    figures = {"u_values": u_values(data)}
+    assert found.examples is not None
+    observed, reps = found.examples
+    if observed[0].dim() == 3:
+        named = {"observed": observed}
+        named |= {f"replicate {i + 1}": images for i, images in enumerate(reps)}
+        figures["replicates"] = image_rows(named)
+    return figures
