@@ -171,18 +171,18 @@ class Settings(ABC):
     def honest_split(self, recipe: Recipe, test: Examples, *, seed: int) -> HonestSplit | None:
         """Return what `pyro-latents check` hides of a data point, or None for nothing.
 
-        Here it is the right half of an image, where a batch is an image and nothing else.
+        Here it is the right half of an image, where there is an `image_pair`.
 
         Args:
             recipe: The trained recipe.
             test: The data points to check.
             seed: Of all that is random in the split itself.
         """
-        if not self._takes_images(recipe, test):
+        pair = self.image_pair(recipe)
+        if pair is None:
             return None
         return half_images(
-            recipe.model,
-            recipe.guide,
+            *pair,
             lambda examples: self.build_batches(examples, recipe.splits),
             test,
             seed=seed,
@@ -194,14 +194,9 @@ class Settings(ABC):
         `pyro-latents check` turns images with them. A refined guide is given without refinement:
         it is the encoder that may or may not turn along.
         """
-        if not self._takes_images(recipe, recipe.splits.test):
+        few = self.build_batches(recipe.splits.test.take(slice(2)), recipe.splits)
+        batch = Batches(few, len(few), seed=0, shuffle=False).batch(0)
+        if len(batch) != 1 or len(self.x_shape) != 3:
             return None
         guide = recipe.guide
         return recipe.model, guide.guide if isinstance(guide, Refined) else guide
-
-    def _takes_images(self, recipe: Recipe, examples: Examples) -> bool:
-        """Whether batches are of images and of nothing else."""
-        if len(examples.shape) != 3:
-            return False
-        few = self.build_batches(examples.take(slice(2)), recipe.splits)
-        return len(Batches(few, 2, seed=0, shuffle=False).batch(0)) == 1

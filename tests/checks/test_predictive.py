@@ -12,7 +12,7 @@ from pyro_latents.checks.arviz_io import save_netcdf, to_arviz
 from pyro_latents.checks.pixels import reliability
 from pyro_latents.checks.population import Population, counts, frechet_distance
 from pyro_latents.checks.predictive import prior_statistics
-from pyro_latents.checks.splits import blanked, left_half, seeing_only
+from pyro_latents.checks.splits import filled, left_half, seeing_only
 from pyro_latents.cli import main
 from pyro_latents.data.affine import rotate
 from pyro_latents.data.batches import Plain
@@ -129,7 +129,7 @@ def test_a_half_image_counts_only_what_is_seen(run):
     x = run.recipe.splits.test.x[:3].round()
     seen = left_half(x.shape[1:])
     half_model = seeing_only(model, seen)
-    half_guide = Refined(half_model, blanked(guide, seen), steps=5).eval()
+    half_guide = Refined(half_model, filled(model, guide, seen), steps=5).eval()
     whole = log_evidence(model, guide, x, num_particles=50).log_evidence
     half = log_evidence(half_model, half_guide, x, num_particles=50).log_evidence
     assert (half > whole).all()
