@@ -42,8 +42,8 @@ class EquiVAESemiSettings(EquiVAESettings):
     ``labelled_weight`` at 0.05 and the label term at its full weight the decoder does without
     `r` (classes are 1 to 8 nats apart) and `q(y | x)` falls from 23 to 30 % of errors once it
     follows; at 1 the classes are 30 to 40 nats apart, and the class that the model itself prefers
-    goes from 54 to 34 % of errors while `q(y | x)` is held. With the schedule below (20,000 images,
-    20 epochs, one seed) `q(y | x)` ends at 6.9 % with 100 labels and at 3.3 % with 1,000; a
+    goes from 54 to 34 % of errors while `q(y | x)` is held. With the schedule below (20 epochs of
+    20,000 images, one seed) `q(y | x)` ends at 6.9 % with 100 labels and at 3.3 % with 1,000; a
     classifier trained on the labels alone is at 18.7 and 5.3 %. On the embedded digits, with 100
     labels, it ends at 6.1 %, beside 8.6 %.
 
