@@ -62,7 +62,8 @@ def as_table(found: Any) -> tuple[list[str], list[list[Any]]]:
     """Return the columns and rows of figures in any of the forms that the commands write."""
     if isinstance(found, dict) and isinstance(found.get("rows"), list):
         rows = [row if isinstance(row, dict) else dict(enumerate(row)) for row in found["rows"]]
-        columns = list(dict.fromkeys(key for row in rows for key in row))
+        # What a statistic means is said by the command, and would fill the page here.
+        columns = list(dict.fromkeys(key for row in rows for key in row if key != "meaning"))
         cells = [[row.get(key) for key in columns] for row in rows]
         rest = [
             [key, value, *[None] * (len(columns) - 2)]
