@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pyro_latents.recipes.recipe import Recipe, Run
 
 # Test points of which a part is hidden, at most: each may be inferred by gradient steps.
-SPLIT_POINTS = 300
+SPLIT_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def check(
     Written into the run's folder ``checks`` are ``check.nc`` (ArviZ), ``p_values.txt`` and
     ``p_values.json``, and the figures. Replicates given an image are optimistic, since its code
     was inferred from the same image; the population and the story's ``honest_split``, whose
-    draws are in ``hidden.nc``, are not. A part is hidden of the first 300 points at most.
+    draws are in ``hidden.nc``, are not. A part is hidden of the first 100 points at most.
 
     Args:
         run: The run.

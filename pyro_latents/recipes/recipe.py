@@ -138,7 +138,8 @@ class Recipe:
         """
         # Lightning takes seconds to import, and only training needs it.
         from pyro_latents.training.compiled import compile_networks
-        from pyro_latents.training.fit import fit
+        from pyro_latents.training.fit import check_hardware, fit
+        from pyro_latents.training.ranks import is_first_rank
 
         if epochs is None and steps is None:
             epochs = self.settings.epochs
@@ -146,16 +147,20 @@ class Recipe:
         folder = RunFolder(out or _free_folder(self.name))
         module = self.settings.training_module(self)
         self._check_batch_size(fit_options.devices)
+        check_hardware(fit_options)
         # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
         self.check_guide()
         if fit_options.compile:
             compile_networks(self.model, self.guide)
-        if resume and folder.config_path.exists():
+        if not is_first_rank():
+            # The first process has made the folder, and tells the others which it is.
+            pass
+        elif resume and folder.config_path.exists():
             self._check_same(folder.read_config(), folder)
             folder.write_config(self.config(fit_options))
         else:
             folder.create(self.config(fit_options))
-        fit(
+        folder = fit(
             module,
             self._build_batches,
             folder,

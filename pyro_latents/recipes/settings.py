@@ -19,7 +19,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
 from pyro_latents.evaluation.images import prior_means, reconstructions
-from pyro_latents.guides.refined import Refined
+from pyro_latents.guides.refined import unrefined
 from pyro_latents.plots import image_rows
 
 if TYPE_CHECKING:
@@ -198,5 +198,4 @@ class Settings(ABC):
         batch = Batches(few, len(few), seed=0, shuffle=False).batch(0)
         if len(batch) != 1 or len(self.x_shape) != 3:
             return None
-        guide = recipe.guide
-        return recipe.model, guide.guide if isinstance(guide, Refined) else guide
+        return recipe.model, unrefined(recipe.guide)
