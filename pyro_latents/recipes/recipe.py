@@ -152,14 +152,9 @@ class Recipe:
         self.check_guide()
         if fit_options.compile:
             compile_networks(self.model, self.guide)
-        if not is_first_rank():
-            # The first process has made the folder, and tells the others which it is.
-            pass
-        elif resume and folder.config_path.exists():
-            self._check_same(folder.read_config(), folder)
-            folder.write_config(self.config(fit_options))
-        else:
-            folder.create(self.config(fit_options))
+        # The others learn from it which folder it is.
+        if is_first_rank(fit_options.devices):
+            self._prepare(folder, fit_options, resume)
         folder = fit(
             module,
             self._build_batches,
@@ -214,6 +209,13 @@ class Recipe:
             rank=rank,
             world_size=world_size,
         )
+
+    def _prepare(self, folder: RunFolder, options: FitOptions, resume: bool) -> None:
+        if resume and folder.config_path.exists():
+            self._check_same(folder.read_config(), folder)
+            folder.write_config(self.config(options))
+        else:
+            folder.create(self.config(options))
 
     def _check_batch_size(self, devices: int) -> None:
         if self.settings.batch_size % devices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +13,24 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.progress import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from pyro_latents.data.batches import Batches
+from pyro_latents.errors import UserError
 from pyro_latents.files import write_atomically
 from pyro_latents.training.history import History, batches_done
 from pyro_latents.training.options import FitOptions
-from pyro_latents.training.run_folder import RunFolder, read_checkpoint
+from pyro_latents.training.ranks import is_first_rank, silence
+from pyro_latents.training.run_folder import RunFolder, read_checkpoint, read_values
 
 # Steps between two checkpoints at least, so that saving stays a small part of short epochs.
 MIN_STEPS_BETWEEN_CHECKPOINTS = 100
+
+# From Lightning's message on parameters without a gradient.
+UNUSED_PARAMETERS = "not used in producing the loss"
 
 # Builds the batches of "train" or "validation" on a device, for one rank of several.
 BatchesFactory = Callable[[str, torch.device, int, int], Batches | None]
@@ -41,8 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint; a damaged one is a `UserError`."""
-        return read_checkpoint(Path(path), map_location)
+        """Read a checkpoint, or the parameters alone; a damaged file is a `UserError`."""
+        return read_values(Path(path), map_location)
 
 
 class _Batches(Callback):
@@ -55,6 +62,16 @@ class _Batches(Callback):
         batches = trainer.train_dataloader
         epoch, start = divmod(batches_done(trainer), len(batches))
         batches.set_epoch(epoch, start)
+
+
+class _LastCheckpoint(Callback):
+    """Saves the end of the training, in the processes that train."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        trainer.save_checkpoint(self._path)
 
 
 class _ProgressBar(TQDMProgressBar):
@@ -115,8 +132,10 @@ def fit(
     resume: bool = False,
     gradient_clip: float = 0.0,
     patience: int = 0,
-) -> None:
+) -> RunFolder:
     """Train a module and leave its checkpoint and history in the folder.
+
+    On several devices, each rank calls this; the first one writes, to its own folder.
 
     Args:
         module: The Lightning module, such as `SVIModule`.
@@ -127,16 +146,21 @@ def fit(
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         patience: Epochs without a better validation loss before training stops; 0 for never.
 
+    Returns:
+        The folder that was written.
+
     Raises:
-        UserError: if a loss is not finite, or a checkpoint to resume from is damaged.
+        UserError: if a loss is not finite, or a checkpoint to resume from is damaged. Of several
+            ranks only the first raises it; the others leave.
     """
     checkpoint = folder.checkpoint_path if resume and folder.checkpoint_path.exists() else None
+    if checkpoint is not None:
+        read_checkpoint(checkpoint)
     steps_per_epoch = len(build_batches("train", torch.device("cpu"), 0, 1))
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            precision=options.precision,
+            **_hardware(options),
+            strategy=_strategy(options.devices, module.steps_use_all_parameters),
             max_epochs=options.epochs if options.steps is None else -1,
             max_steps=options.steps or -1,
             gradient_clip_val=gradient_clip or None,
@@ -152,8 +176,63 @@ def fit(
             enable_progress_bar=options.progress,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, datamodule=_Data(build_batches), ckpt_path=checkpoint)
-        trainer.save_checkpoint(folder.checkpoint_path)
+        with _one_voice(is_first_rank(options.devices)):
+            trainer.fit(module, datamodule=_Data(build_batches), ckpt_path=checkpoint)
+            return RunFolder(trainer.strategy.broadcast(folder.path))
+
+
+def check_hardware(options: FitOptions) -> None:
+    """See that there are such devices.
+
+    Raises:
+        UserError: if not, or if Lightning does not know a name.
+    """
+    try:
+        with _quiet():
+            lightning.Trainer(**_hardware(options), logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError) as error:
+        given = " ".join(f"--{name} {value}" for name, value in _hardware(options).items())
+        raise UserError(f"cannot train with {given}: {' '.join(str(error).split())}") from error
+
+
+def _hardware(options: FitOptions) -> dict[str, Any]:
+    names = ("accelerator", "devices", "precision")
+    return {name: getattr(options, name) for name in names}
+
+
+@contextmanager
+def _one_voice(first: bool) -> Iterator[None]:
+    """Let the first rank say what all have to say, here and in the rest of the user's program."""
+    try:
+        with _gradients_of_all():
+            yield
+    except UserError:
+        if first:
+            raise
+        sys.exit()
+    if not first:
+        silence()
+
+
+@contextmanager
+def _gradients_of_all() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if UNUSED_PARAMETERS not in str(error):
+            raise
+        raise UserError(
+            "a step leaves parameters of the model or the guide without a gradient, which several "
+            "devices would wait for: train with --devices 1."
+        ) from error
+
+
+def _strategy(devices: int, all_parameters: bool) -> str:
+    if devices == 1:
+        return "auto"
+    # Lightning starts the user's program again for each further rank; a notebook it must fork.
+    kind = "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+    return f"{kind}_find_unused_parameters_{str(not all_parameters).lower()}"
 
 
 def _callbacks(
@@ -169,6 +248,7 @@ def _callbacks(
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
+        _LastCheckpoint(folder.checkpoint_path),
     ]
     if options.progress:
         callbacks.append(_ProgressBar())
@@ -188,14 +268,19 @@ def _callbacks(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning's notices about hardware and unused features from the user's screen."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    names = "lightning.pytorch", "lightning.fabric.utilities.distributed"
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             # Pyro warns of a loss that is not finite; `SVIModule` says where it came from.
             warnings.filterwarnings("ignore", message="Encountered", module="pyro")
+            # Of convolutions on several devices, whose gradients have another memory layout.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

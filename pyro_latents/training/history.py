@@ -67,7 +67,9 @@ class History(Callback):
         if self._total is None:
             # Lightning ends an epoch without a batch when it resumes at the end of one.
             return
-        mean = trainer.strategy.reduce(self._total / self._steps, reduce_op="mean")
+        # Kept for a resumption too, which may have another number of ranks.
+        self._total = trainer.strategy.reduce(self._total, reduce_op="mean")
+        mean = self._total / self._steps
         done, batches = batches_done(trainer), len(trainer.train_dataloader)
         # An epoch that is cut has no validation of its own, only that of the one before.
         validation = None if done % batches else trainer.callback_metrics.get("validation_loss")

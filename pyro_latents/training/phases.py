@@ -20,6 +20,7 @@ from pyro_latents.data.batches import mixed_seed
 from pyro_latents.errors import UserError
 from pyro_latents.parameters import local_parameters
 from pyro_latents.training.history import batches_done
+from pyro_latents.training.ranks import together
 from pyro_latents.training.svi_module import CHECKED_STEPS, Batch, SVIModule, seed_draws
 
 MILESTONE = -2
@@ -93,6 +94,8 @@ class PhasedModule(SVIModule):
         seed: Of the draws of model and guide.
     """
 
+    steps_use_all_parameters = False
+
     def __init__(
         self,
         model: nn.Module,
@@ -129,6 +132,8 @@ class PhasedModule(SVIModule):
             seed_draws(mixed_seed(self.seed, MILESTONE, step))
             with torch.no_grad():
                 self._milestones[step]()
+            # What is computed alike on every rank may still differ in its last digits.
+            self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
         phase = self._phase_of(step)
         optimizers = dict(zip(self._names, self.trainer.optimizers, strict=True))
         for name, factor in self._rate_of(step).items():
@@ -137,7 +142,7 @@ class PhasedModule(SVIModule):
         phase.prepare(self.elbo.model, self.elbo.guide)
         for optimizer in optimizers.values():
             optimizer.zero_grad()
-        terms, held = self._evaluate(phase, batch, step)
+        terms, held = together(lambda: self._evaluate(phase, batch, step), self.device)
         loss = sum(terms.values()) / len(batch[0])
         self.manual_backward(loss)
         # First, so that what the others change does not decide about it.

@@ -105,12 +105,21 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"{path.parent} has no {path.name} yet: the run stopped before its first epoch was "
             "saved. Train it with --resume."
         )
+    checkpoint = read_values(path, map_location)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of this package; train the run anew.")
+    return checkpoint
+
+
+def read_values(path: Path, map_location: Any = "cpu") -> Any:
+    """Read the tensors and plain values of a file of torch's.
+
+    Raises:
+        UserError: if it is truncated, or holds anything else.
+    """
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(
             f"{path} is truncated or damaged and cannot be read; train the run anew."
         ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of this package; train the run anew.")
-    return checkpoint

@@ -18,6 +18,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.parameters import local_parameters
 from pyro_latents.training.history import batches_done
 from pyro_latents.training.non_finite import first_non_finite_site
+from pyro_latents.training.ranks import together
 
 Batch = tuple[Tensor, ...]
 OptimizerFactory = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
@@ -41,7 +42,13 @@ class SVIModule(lightning.LightningModule):
         elbo: The objective; its loss is a sum over the data plate.
         build_optimizer: Returns the optimiser, and a schedule that steps each epoch or None.
         seed: Of the draws of model and guide.
+
+    Attributes:
+        steps_use_all_parameters: Whether every step has a gradient for each parameter. Where not,
+            ranks must look for those without one, lest they wait for it.
     """
+
+    steps_use_all_parameters = True
 
     def __init__(
         self,
@@ -89,11 +96,13 @@ class SVIModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a training batch, in nats per data point."""
-        return self.loss(batch, self.global_step, self.global_rank)
+        seeds = self.global_step, self.global_rank
+        return together(lambda: self.loss(batch, *seeds), self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss on the validation data, with the same draws at every epoch."""
-        loss = self.loss(batch, VALIDATION, batch_idx, self.global_rank)
+        seeds = VALIDATION, batch_idx, self.global_rank
+        loss = together(lambda: self.loss(batch, *seeds), self.device)
         self.log("validation_loss", loss, batch_size=len(batch[0]), sync_dist=True)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
