@@ -18,6 +18,8 @@ from pyro_latents.distributions.flow import FlowDistribution, import_zuko
 
 # Added to every standard deviation, so that a density never becomes a spike that overflows.
 MIN_SCALE = 1e-6
+# Of the weights of what a family has beyond a mean-field normal.
+START = 1e-3
 
 
 class Family(nn.Module):
@@ -57,26 +59,36 @@ class MeanField(Family):
 
 
 class FullRank(Family):
-    """A normal with a full covariance, by its Cholesky factor: correlated coordinates."""
+    """A normal with a full covariance, by its Cholesky factor: correlated coordinates.
+
+    The factor is `diag(scale) (1 + B)` with `B` below the diagonal and zero at first: it starts as
+    the mean-field normal. With entries of their own size that start at random, codes of `vae-mnist`
+    are drowned in noise before they carry anything, and the bound is 21 nats lower after an epoch.
+    """
 
     def __init__(self, in_dim: int, event_dim: int) -> None:
         super().__init__(in_dim, event_dim)
-        self.head = nn.Linear(in_dim, 2 * event_dim + event_dim * (event_dim - 1) // 2)
+        self.head = nn.Linear(in_dim, 2 * event_dim)
+        self.below = nn.Linear(in_dim, event_dim * (event_dim - 1) // 2)
+        nn.init.zeros_(self.below.weight)
+        nn.init.zeros_(self.below.bias)
         rows, columns = torch.tril_indices(event_dim, event_dim, offset=-1)
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
 
     def forward(self, features: Tensor) -> Distribution:
         """Return `N(loc, L L^T)` of event shape `(event_dim,)`."""
-        d = self.event_dim
-        loc, log_scale, below = self.head(features).split([d, d, d * (d - 1) // 2], dim=-1)
-        scale_tril = torch.diag_embed(log_scale.exp() + MIN_SCALE)
-        scale_tril[..., self._rows, self._columns] = below
+        loc, log_scale = self.head(features).chunk(2, dim=-1)
+        scale = log_scale.exp() + MIN_SCALE
+        scale_tril = torch.diag_embed(scale)
+        scale_tril[..., self._rows, self._columns] = scale[..., self._rows] * self.below(features)
         return MultivariateNormal(loc, scale_tril=scale_tril)
 
 
 class LowRank(Family):
     """A normal whose covariance is diagonal plus low rank: correlations at a linear cost.
+
+    The factor of low rank is in units of the diagonal's standard deviations, and starts small.
 
     Args:
         in_dim: Size of the features.
@@ -87,14 +99,18 @@ class LowRank(Family):
     def __init__(self, in_dim: int, event_dim: int, rank: int = 2) -> None:
         super().__init__(in_dim, event_dim)
         self.rank = rank
-        self.head = nn.Linear(in_dim, (2 + rank) * event_dim)
+        self.head = nn.Linear(in_dim, 2 * event_dim)
+        self.factor = nn.Linear(in_dim, rank * event_dim)
+        # Not zero, where a factor's gradient is zero in the mean over its draws.
+        nn.init.normal_(self.factor.weight, std=START)
+        nn.init.zeros_(self.factor.bias)
 
     def forward(self, features: Tensor) -> Distribution:
         """Return `N(loc, diag + W W^T)` of event shape `(event_dim,)`."""
-        d = self.event_dim
-        loc, log_scale, factor = self.head(features).split([d, d, self.rank * d], dim=-1)
-        factor = factor.unflatten(-1, (d, self.rank)) / self.rank
-        return LowRankMultivariateNormal(loc, factor, (2 * log_scale).exp() + MIN_SCALE)
+        loc, log_scale = self.head(features).chunk(2, dim=-1)
+        scale = log_scale.exp() + MIN_SCALE
+        factor = self.factor(features).unflatten(-1, (self.event_dim, self.rank))
+        return LowRankMultivariateNormal(loc, scale[..., None] * factor, scale.square())
 
 
 class PointMass(Family):
@@ -112,8 +128,10 @@ class PointMass(Family):
 class Flow(Family):
     """An inverse autoregressive flow: a posterior of any shape, fast to draw from.
 
-    The affine autoregressive transforms run from noise to the latent variable, so that a draw and
-    its density take one pass. They start as a mean-field normal's would: near the identity.
+    Noise goes through affine autoregressive transforms, then a location and a scale that are read
+    off the features as a mean-field normal's are, so that a draw and its density take one pass.
+    The transforms start near the identity: the flow is at first the mean-field normal. Without the
+    last step the bound of `vae-mnist` is 18 nats lower after an epoch.
 
     Args:
         in_dim: Size of the features, the context of every transform.
@@ -130,15 +148,17 @@ class Flow(Family):
         hidden_dims: tuple[int, ...] = (128, 128),
     ) -> None:
         super().__init__(in_dim, event_dim)
-        flow = import_zuko().flows.MAF(
+        flows = import_zuko().flows
+        noise = flows.MAF(
             event_dim,
             context=in_dim,
             transforms=transforms,
             hidden_features=hidden_dims,
             randperm=False,
         )
-        flow.transform = flow.transform.inv
-        self.flow = flow
+        place = flows.ElementWiseTransform(event_dim, context=in_dim, hidden_features=())
+        # zuko's transforms run from the latent variable to noise; these are given the other way.
+        self.flow = flows.Flow([place.inv, noise.transform.inv], noise.base)
 
     def forward(self, features: Tensor) -> Distribution:
         """Return the flow's distribution, of event shape `(event_dim,)`."""

@@ -93,6 +93,11 @@ class Refined(PyroModule):
         return self._kept[1]
 
 
+def unrefined(guide: Callable) -> Callable:
+    """Return the guide that a refined one wraps, or a guide as it is."""
+    return guide.guide if isinstance(guide, Refined) else guide
+
+
 class _Refinement:
     """The means and scales of every site of a batch."""
 

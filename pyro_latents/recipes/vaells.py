@@ -1,8 +1,8 @@
-"""Recipes of VAELLS: the tables of Connor et al. (2020), and appendix B's training."""
+"""Recipes of VAELLS: the tables of Connor et al. (2020)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,22 +18,20 @@ from pyro_latents.distributions.likelihoods import Normal
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
-from pyro_latents.losses import LikelihoodLoss, TraceMax_ELBO
+from pyro_latents.losses import TraceMax_ELBO
 from pyro_latents.models.vaells import VAELLS
 from pyro_latents.nets.connor import ConnorDecoder, ConnorEncoder
 from pyro_latents.nets.mlp import MLP
 from pyro_latents.recipes.settings import Settings
 from pyro_latents.recipes.vaells_ends import EndsOfPaths
 from pyro_latents.recipes.vaells_metrics import measure
-from pyro_latents.transport import TransportOperators, fit_operators
+from pyro_latents.recipes.vaells_training import objective, phased_module
+from pyro_latents.transport import TransportOperators
 from pyro_latents.transport.coefficients import Search
 
 if TYPE_CHECKING:
     from pyro_latents.recipes.recipe import Recipe
-    from pyro_latents.training.phases import Phase, PhasedModule
-
-# Of the data that codes are measured on, to choose their scale and the first operators.
-MEASURED = 1_000
+    from pyro_latents.training.phases import PhasedModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +170,7 @@ class VAELLSSettings(Settings):
 
     def build_loss(self) -> TraceMax_ELBO:
         """Return the objective of appendix A with all weights at their full value."""
-        return self._objective()
+        return objective(self)
 
     def build_batches(self, examples: Examples, splits: Splits) -> BatchMaker:
         """Return data points with their classes, or turned images with turned anchors."""
@@ -183,39 +181,7 @@ class VAELLSSettings(Settings):
 
     def training_module(self, recipe: Recipe) -> PhasedModule:
         """Return the module that goes through the phases of appendix B."""
-        # Lightning takes seconds to import, and only training needs it.
-        from pyro_latents.training.phases import PhasedModule
-
-        phases = self._phases()
-
-        def phase_of(step: int) -> Phase:
-            if step < self.warm_up:
-                return phases["warm-up"]
-            if not self.network_steps:
-                return phases["all"]
-            turn = (step - self.warm_up) % (self.network_steps + self.operator_steps)
-            return phases["network" if turn < self.network_steps else "operators"]
-
-        def rate_of(step: int) -> Mapping[str, float]:
-            # Adam's own state is left alone; only the size of its steps changes.
-            return {"network": self.after_warm_up if 0 < self.warm_up <= step else 1.0}
-
-        milestones: dict[int, Callable[[], None]] = {}
-        if self.even_codes:
-            milestones[0] = lambda: even_codes(recipe.model, self._measured(recipe))
-        milestones[self.warm_up] = _in_turn(
-            milestones.get(self.warm_up), lambda: self._begin_operators(recipe)
-        )
-        return PhasedModule(
-            recipe.model,
-            recipe.guide,
-            recipe.loss,
-            phase_of=phase_of,
-            build_optimizers=lambda module: self._optimizers(recipe),
-            rate_of=rate_of,
-            milestones=milestones,
-            seed=recipe.seed,
-        )
+        return phased_module(self, recipe)
 
     def metrics(
         self, recipe: Recipe, batches: BatchMaker, sampling: ImportanceSampling
@@ -233,71 +199,6 @@ class VAELLSSettings(Settings):
     def image_pair(self, recipe: Recipe) -> tuple[Callable, Callable] | None:
         """Return model and guide as they are, which need no class; none for plain vectors."""
         return (recipe.model, recipe.guide) if len(self.x_shape) == 3 else None
-
-    def _objective(self, *, reconstruction: float = 1.0, prior: float = 1.0) -> TraceMax_ELBO:
-        """The objective, with the weights as powers of the program's own densities."""
-        variance = self.noise_scale**2
-        return TraceMax_ELBO(
-            max_plate_nesting=1,
-            model_weights={
-                "x": reconstruction * self.zeta_1 * self.x_scale**2,
-                "z": prior * self.zeta_4 * variance,
-                "c": prior * self.zeta_5 / self.zeta_3,
-            },
-            guide_weights={"z": self.zeta_2 * variance},
-        )
-
-    def _phases(self) -> dict[str, Phase]:
-        from pyro_latents.training.phases import Phase, Trial
-
-        tried = None
-        if self.try_operators:
-            tried = (
-                "operators",
-                Trial(
-                    terms=("prior", "posterior"),
-                    largest=self.max_operator_learning_rate,
-                    smallest=self.min_operator_learning_rate,
-                ),
-            )
-        networks = ["network"]
-        if self.anchor_learning_rate and not self.own_anchors:
-            networks.append("anchors")
-        warm_up = LikelihoodLoss(weights={"x": self.zeta_1 * self.x_scale**2})
-        return {
-            "warm-up": Phase(warm_up, ["network"], prepare=lambda m, g: _set(g, warm_up=True)),
-            "network": Phase(
-                self._objective(prior=self.prior_weight),
-                networks,
-                prepare=lambda m, g: _set(g, warm_up=False),
-            ),
-            "operators": Phase(
-                self._objective(reconstruction=self.reconstruction_weight),
-                ["operators"],
-                tried,
-                lambda m, g: _set(g, warm_up=False),
-            ),
-            "all": Phase(
-                self._objective(),
-                [*networks, "operators"],
-                tried,
-                lambda m, g: _set(g, warm_up=False),
-            ),
-        }
-
-    def _optimizers(self, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
-        model, guide = recipe.model, recipe.guide
-        networks = [*model.encoder.parameters(), *model.decoder.parameters()]
-        shared = {id(p) for p in model.parameters()}
-        networks += [p for p in guide.parameters() if id(p) not in shared]
-        optimizers: dict[str, torch.optim.Optimizer] = {
-            # The betas of the authors' runs.
-            "network": torch.optim.Adam(networks, lr=self.learning_rate, betas=(0.5, 0.999)),
-            "operators": torch.optim.SGD([model.operators.psi], lr=self.operator_learning_rate),
-        }
-        if self.anchor_learning_rate and not self.own_anchors:
-            optimizers["anchors"] = torch.optim.SGD([model.anchors], lr=self.anchor_learning_rate)
-        return optimizers
 
     def _anchors(self, splits: Splits) -> Tensor:
         """Anchors, of shape `num_classes num_anchors *x_shape`."""
@@ -323,60 +224,6 @@ class VAELLSSettings(Settings):
                 )
             rows.append(of_class[torch.randperm(len(of_class))[: self.num_anchors]])
         return train.x[torch.stack(rows).to(train.device)]
-
-    def _measured(self, recipe: Recipe) -> Tensor:
-        return recipe.splits.train.x[:MEASURED].to(recipe.model.operators.psi.device)
-
-    def _begin_operators(self, recipe: Recipe) -> None:
-        """Choose the latent scale and the first operators, where the settings ask for it."""
-        model = recipe.model
-        if not self.latent_scale:
-            model.operators.scale.fill_(model.encoder(self._measured(recipe)).abs().mean())
-        if not self.candidates:
-            return
-        train = recipe.splits.train
-        if self.own_anchors or (train.y is not None and model.anchors.shape[0] > 1):
-            y = train.y[:MEASURED] if train.y is not None else None
-        else:
-            y = None
-        codes = model.encoder(self._measured(recipe)) / model.operators.scale
-        starts = model.starts(None if y is None else y.to(codes.device))
-        starts = starts.expand(len(codes), *starts.shape[-2:])
-        ends = codes[:, None].expand_as(starts)
-        with torch.enable_grad():
-            psi = fit_operators(
-                starts.flatten(0, 1).detach(),
-                ends.flatten(0, 1).detach(),
-                self.num_operators,
-                self.zeta_p,
-                candidates=self.candidates,
-            )
-        model.operators.psi.copy_(psi)
-
-
-def even_codes(model: nn.Module, x: Tensor) -> None:
-    """Change the encoder's last layer such that codes of `x` have unit second moments."""
-    last = [m for m in model.encoder.modules() if isinstance(m, nn.Linear)][-1]
-    codes = model.encoder(x)
-    values, vectors = torch.linalg.eigh(codes.T @ codes / len(codes))
-    # Half the usual unit variance: entries of points on a circle are then within [-1, 1].
-    root = (vectors / (2 * values).sqrt()) @ vectors.T
-    last.weight.copy_(root @ last.weight)
-    last.bias.copy_(root @ last.bias)
-
-
-def _set(guide: nn.Module, *, warm_up: bool) -> None:
-    if hasattr(guide, "warm_up"):
-        guide.warm_up = warm_up
-
-
-def _in_turn(*functions: Callable[[], None] | None) -> Callable[[], None]:
-    def call() -> None:
-        for function in functions:
-            if function is not None:
-                function()
-
-    return call
 
 
 # Of 28x28 images with codes of several dimensions, tables 6 and 7.

@@ -13,7 +13,7 @@ from pyro_latents.evaluation.paths import (
     spiral_length,
 )
 from pyro_latents.parameters import local_parameters
-from pyro_latents.recipes.vaells import even_codes
+from pyro_latents.recipes.vaells_training import even_codes
 from pyro_latents.transport import TransportOperators, fit_operators, infer_coefficients, transport
 
 SMALL = {
