@@ -16,10 +16,10 @@ spread of c is its inverse), :math:`\zeta_p` -> ``inference_weight``, :math:`\ga
 ``noise_scale``, :math:`\eta` -> ``frobenius``.
 
 The weights :math:`\zeta_1, \ldots, \zeta_5` trade the terms of the training objective against each
-other and are the objective's (`recipes.vaells_training`); the program here draws from the distributions.
+other and are the objective's (`recipes.vaells_training`); the program here draws from the
+distributions.
 
-Differs from the paper: the sites z and c are in latent units divided by
-``operators.scale``, as in
+Differs from the paper: the sites z and c are in latent units divided by ``operators.scale``, as in
 the authors' runs, so that the entries of z are near 1 when coefficients are inferred.
 
 References:
