@@ -72,9 +72,10 @@ class TransportGuide(PyroModule):
 
 
 class AmortisedTransportGuide(TransportGuide):
-    """A guide whose coefficients come from a network, `q(c | z, x)`, in the place of the solver.
+    """A guide whose coefficients come from a network in training, in the place of the solver.
 
-    The network is trained with the rest: the density at its guess is a lower bound of the maximum.
+    The network is trained with the rest, to climb the density of the guide. In evaluation mode the
+    solver is asked: at a guess the density is below its maximum, and the bound would be too high.
 
     Args:
         model: The model; its encoder and operators are the guide's too.
@@ -87,7 +88,11 @@ class AmortisedTransportGuide(TransportGuide):
         self.network: nn.Module = MLP(2 * z_dim, hidden_dims, self.operators.num_operators)
 
     def _infer(self, start: Tensor) -> dict:
+        if not self.training:
+            return super()._infer(start)
+
         def guess(values: dict[str, Tensor]) -> Tensor:
-            return self.network(torch.cat(torch.broadcast_tensors(start, values["z"]), -1))
+            points = torch.broadcast_tensors(start.detach(), values["z"])
+            return self.network(torch.cat(points, -1))
 
         return {"maximize": guess, "maximize_with_gradient": True}

@@ -73,6 +73,8 @@ class Maximised:
         maxima: Maximisers that are known already.
         maximiser: For the auxiliary sites without a solver.
         weights: Factors of the log-densities that are maximised, by site.
+        subtracted: Whether the objective subtracts the density of the program, as it does the
+            guide's. Learned maximisers climb the density all the same.
     """
 
     def __init__(
@@ -82,12 +84,15 @@ class Maximised:
         maxima: Values,
         maximiser: GradientMaximiser,
         weights: Mapping[str, float],
+        *,
+        subtracted: bool = False,
     ) -> None:
         self.program = program
         self.values = values
         self.maxima = maxima
         self.maximiser = maximiser
         self.weights = weights
+        self.subtracted = subtracted
 
     def get_trace(self, args: tuple, kwargs: dict) -> Trace:
         """Run the program once, or for the generic maximiser as often as it asks."""
@@ -110,7 +115,7 @@ class Maximised:
         return trace
 
     def _run(self, maxima: Values, args: tuple, kwargs: dict) -> Trace:
-        with _Substitute(self.values, maxima):
+        with _Substitute(self.values, maxima, self.subtracted):
             return poutine.trace(self.program).get_trace(*args, **kwargs)
 
     def _total(self, trace: Trace) -> Tensor:
@@ -125,10 +130,11 @@ class Maximised:
 class _Substitute(Messenger):
     """Fixes sites at values, and asks the solvers of auxiliary sites."""
 
-    def __init__(self, values: Values, maxima: Values) -> None:
+    def __init__(self, values: Values, maxima: Values, subtracted: bool) -> None:
         super().__init__()
         self.values = values
         self.maxima = maxima
+        self.subtracted = subtracted
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
@@ -149,7 +155,11 @@ class _Substitute(Messenger):
 
     def _solve(self, name: str, infer: dict[str, Any]) -> Tensor:
         if infer.get("maximize_with_gradient", False):
-            return infer["maximize"](self.values)
+            held = {site: value.detach() for site, value in self.values.items()}
+            value = infer["maximize"](held)
+            # The same value with the gradient reversed: whoever raises the objective lowers a
+            # density that it subtracts, and a network must raise it.
+            return 2 * value.detach() - value if self.subtracted else value
         with torch.no_grad():
             return infer["maximize"](self.values)
 

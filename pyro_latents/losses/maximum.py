@@ -54,8 +54,11 @@ class TraceMax_ELBO(DifferentiableELBO):
     a constant: the density is evaluated at it with gradient through everything else. If the
     solver maximises the very density (all weights 1), that is the gradient of the maximum, by the
     envelope theorem; if not, it is the method's definition. With ``infer={"maximize": None}`` the
-    `GradientMaximiser` climbs from a draw. A learned network in the place of a solver keeps its
-    gradient with ``infer={"maximize": network, "maximize_with_gradient": True}``.
+    `GradientMaximiser` climbs from a draw. A network in the place of a solver learns with
+    ``infer={"maximize": network, "maximize_with_gradient": True}``: its parameters climb the
+    density of the program, the guide's too, although the objective subtracts that. What it reads
+    beside ``values`` it should detach. Where its answer is short of the guide's maximum, the
+    objective is too high by as much.
 
     **Sums.** Sites of the model with ``infer={"enumerate": "parallel"}`` are summed over exactly,
     each term with its own maximum. All that depends on them must lie in their plates.
@@ -179,7 +182,9 @@ class TraceMax_ELBO(DifferentiableELBO):
     def _guide_trace(
         self, guide: Callable, values: Values, maxima: Values, args: tuple, kwargs: dict
     ) -> Trace:
-        maximised = Maximised(guide, values, maxima, self.maximiser, self.guide_weights)
+        maximised = Maximised(
+            guide, values, maxima, self.maximiser, self.guide_weights, subtracted=True
+        )
         return maximised.get_trace(args, kwargs)
 
     def _model_trace(
