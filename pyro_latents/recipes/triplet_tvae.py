@@ -24,7 +24,7 @@ from pyro_latents.data.triplets import (
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.evaluation.knn import knn_accuracy
-from pyro_latents.guides.families import Flow, MeanField, PointMass
+from pyro_latents.guides.families import Flow, FullRank, MeanField, PointMass
 from pyro_latents.guides.pose_tvae import centre
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.latent_transformations import Additive, LatentTransformation, Matrix
@@ -95,7 +95,7 @@ class TripletSettings(AffineOptions, Settings):
 
     story: ClassVar[str] = "triplet-tvae"
     paper: ClassVar[str] = "Giannone et al. 2019"
-    guides: ClassVar[tuple[str, ...]] = ("paper", "gaussian-transformation", "flow")
+    guides: ClassVar[tuple[str, ...]] = ("paper", "gaussian-transformation", "full-rank", "flow")
 
     epochs: int = 200
     learning_rate: float = 1e-4
@@ -148,10 +148,10 @@ class TripletSettings(AffineOptions, Settings):
         return TRANSFORMATIONS[self.transformation](self.z_dim)
 
     def build_guide(self, name: str, model: nn.Module) -> TripletGuide:
-        """Return the paper's guide, one with a normal `T`, or one with a flow on `z`."""
+        """Return the paper's guide, one with a normal `T`, or another family for `z`."""
         encoder = ConvEncoder(channels=self.x_shape[0])
         options: dict[str, Any] = {
-            "z_family": Flow if name == "flow" else MeanField,
+            "z_family": {"full-rank": FullRank, "flow": Flow}.get(name, MeanField),
             "T_family": MeanField if name == "gaussian-transformation" else PointMass,
         }
         size = self.build_transformation().parameter_dim

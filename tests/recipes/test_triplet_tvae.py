@@ -53,6 +53,7 @@ def test_the_direct_objective_is_equation_3():
         ("paper", {}),
         ("gaussian-transformation", {"transformation": "matrix", "transformation_weight": 1.0}),
         ("flow", {"coherence": "direct", "kernel": "rbf", "bandwidth": "median"}),
+        ("full-rank", {}),
         ("paper", {"views": "pixelations", "num_views": 3}),
     ],
 )
