@@ -1,0 +1,291 @@
+"""Time a training step of every story against a loop written by hand in PyTorch, in one run.
+
+A loop by hand has the recipe's networks, batches, objective and optimiser, and neither Pyro nor
+Lightning. The trainer runs as `pyro-latents train` does, without and with `--compile`; making
+batches is not timed. VAELLS has no loop by hand, since most of it would be the inference of
+coefficients, phases and trial steps written once more: there the trainer without `--compile` is
+what the other is compared with. Images are noise in the shape of MNIST. The contestants take turns
+in short blocks, so that a machine whose speed drifts treats them alike; the medians of the ratios
+of neighbouring blocks are printed.
+
+    python benchmarks/story_steps.py [--recipes vae-mnist ...] [--rounds 30] [--threads 1]
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import lightning
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from pyro_latents import zoo
+from pyro_latents.data.batches import Batches
+from pyro_latents.data.examples import Examples, Splits
+from pyro_latents.errors import UserError
+from pyro_latents.guides.families import MIN_SCALE
+from pyro_latents.losses.kernels import mmd_squared
+from pyro_latents.memory import keep_freed_memory
+from pyro_latents.models.pose_tvae import CLIP
+from pyro_latents.parameters import local_parameters
+from pyro_latents.recipes.recipe import Recipe
+from pyro_latents.training.compiled import compile_networks
+from pyro_latents.training.fit import fit
+from pyro_latents.training.options import FitOptions
+from pyro_latents.training.run_folder import RunFolder
+
+STEPS_PER_BLOCK = 10
+WARM_UP = 3  # rounds
+CLASSES = 10
+# Losses by hand and by the recipe differ by their draws only.
+EVALUATIONS, TOLERANCE = 5, 0.02
+
+Batch = tuple[Tensor, ...]
+Block = Callable[[], None]
+Loss = Callable[..., Tensor]
+
+
+def mean_field(head: nn.Module, features: Tensor) -> Normal:
+    """A diagonal normal, its parameters unchecked as they are in a training."""
+    loc, log_scale = head(features).chunk(2, dim=-1)
+    return Normal(loc, log_scale.exp() + MIN_SCALE, validate_args=False)
+
+
+def kl_to_standard(q: Normal) -> Tensor:
+    """The divergence from a standard normal, summed."""
+    return kl_divergence(q, Normal(torch.zeros_like(q.loc), 1.0, validate_args=False)).sum()
+
+
+def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """Minus the log-likelihood of pixels, summed."""
+    return binary_cross_entropy_with_logits(logits, x, reduction="sum")
+
+
+def vae(model: Any, guide: Any, x: Tensor) -> Tensor:
+    """The negative bound of a VAE."""
+    q = mean_field(guide.families["z"].head, guide.encoder(x))
+    return cross_entropy(model.decoder(q.rsample()), x) + kl_to_standard(q)
+
+
+def triplet_tvae(model: Any, guide: Any, x: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    """Equation (3) of Giannone et al., with the recipe's weight of the discrepancies."""
+    features = guide.encoder(torch.stack([x, x1, x2]))
+    q0, q1, q2 = (mean_field(guide.view_family.head, part) for part in features)
+    z0, z1, z2 = q0.rsample(), q1.rsample(), q2.rsample()
+    codes = torch.cat([z1, z2], dim=-1)
+    z = mean_field(guide.z_family.head, guide.z_features(codes)).rsample()
+    T = guide.T_family.head(guide.T_features(codes))
+    loss = kl_to_standard(q0)
+    for code, image in ((z0, x), (z, x), (z1, x1), (z2, x2)):
+        loss = loss + cross_entropy(model.decoder(code), image)
+    scale = model.transition_scale
+    for code, draw in (
+        (z, torch.randn_like(z)),
+        (z1, z + T + scale * torch.randn_like(z)),
+        (z2, z - T + scale * torch.randn_like(z)),
+    ):
+        loss = loss + len(x) * MMD_WEIGHT * mmd_squared(code, draw, KERNEL)
+    return loss
+
+
+def equivae(model: Any, guide: Any, x: Tensor, y: Tensor, sets: Tensor) -> Tensor:
+    """Equation (4) of Feige, of labelled points."""
+    r = model.invariant.embed(sets).mean(-2)
+    q = mean_field(guide.v.head, guide.encoder(x, r))
+    logits = model.decoder(torch.cat([r, q.rsample()], dim=-1))
+    return cross_entropy(logits, x) + kl_to_standard(q) - model.class_weights.log()[y].sum()
+
+
+def pose_tvae(model: Any, guide: Any, x: Tensor) -> Tensor:
+    """Equation (9) of Vivé, with a point mass of the pose and no prior of it."""
+    features = guide.encoder(x)
+    q = mean_field(guide.families["z"].head, features)
+    pose = guide.families["u"].head(features)
+    pixels = model.warp(torch.sigmoid(model.decoder(q.rsample())), pose)
+    return cross_entropy(torch.logit(pixels, eps=CLIP), x) + kl_to_standard(q)
+
+
+# Settings are named where a loop by hand relies on them.
+STORIES: dict[str, tuple[Loss | None, dict[str, Any]]] = {
+    "vae-mnist": (vae, {}),
+    "triplet-tvae-mnist": (triplet_tvae, {"transformation": "additive"}),
+    "equivae-mnist": (equivae, {}),
+    "pose-tvae-mnist": (pose_tvae, {"warp": "affine6", "pose_prior": "none"}),
+    "vaells-swiss-roll": (None, {"candidates": 0}),
+}
+MMD_WEIGHT = zoo.settings_of("triplet-tvae-mnist").mmd_weight
+KERNEL = zoo.recipe("triplet-tvae-mnist").loss.kernel
+
+
+def build(name: str) -> Recipe:
+    """A recipe on noise in the place of images, the same at each call."""
+    recipe = zoo.recipe(name, **STORIES[name][1])
+    if recipe.settings.data == "mnist":
+        generator = torch.Generator().manual_seed(0)
+        size = STEPS_PER_BLOCK * recipe.settings.batch_size
+        x = torch.rand(size, *recipe.settings.x_shape, generator=generator)
+        part = Examples(x, torch.arange(size) % CLASSES)
+        recipe.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
+    return recipe
+
+
+def by_hand(recipe: Recipe, loss: Loss, batches: list[Batch]) -> Block:
+    """A training loop as one would write it for this model alone."""
+    model, guide = recipe.model, recipe.guide
+    parameters = [*model.parameters(), *guide.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=recipe.settings.learning_rate, fused=True)
+
+    def block() -> None:
+        for batch in batches:
+            optimizer.zero_grad()
+            value = loss(model, guide, *batch) / len(batch[0])
+            value.backward()
+            optimizer.step()
+            # Every trainer looks at its loss, if only to see that it is a number.
+            value.item()
+
+    return block
+
+
+class Trainer:
+    """The trainer in a thread of its own, whose batches wait for their turn: a call is a block."""
+
+    def __init__(self, recipe: Recipe, batches: list[Batch], rounds: int) -> None:
+        self.recipe, self.batches, self.rounds = recipe, batches, rounds
+        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.failure: Exception | None = None
+        self.thread = threading.Thread(target=self._train, daemon=True)
+        self.thread.start()
+
+    def __call__(self) -> None:
+        """Run a block, and raise what went wrong in it."""
+        self.go.release()
+        self.done.acquire()
+        if self.failure:
+            raise self.failure
+
+    def __len__(self) -> int:
+        """One more than there are: after the last one Lightning would not ask again."""
+        return self.rounds * len(self.batches) + 1
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """There is one epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self.rounds):
+            self.go.acquire()
+            yield from self.batches
+            self.done.release()
+
+    def _train(self) -> None:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                fit(
+                    self.recipe.settings.training_module(self.recipe),
+                    lambda split, *_: self if split == "train" else None,
+                    RunFolder(folder),
+                    FitOptions(epochs=1, accelerator="cpu", progress=False),
+                )
+        except Exception as error:  # it is the main thread's to handle
+            self.failure = error
+            self.done.release()
+
+
+def check_same_objective(recipe: Recipe, loss: Loss, batch: Batch) -> None:
+    """See that the loss by hand is the recipe's, but for its draws."""
+    model, guide = recipe.model, recipe.guide
+    with torch.no_grad(), local_parameters(model, guide):
+        ours = mean(recipe.loss.loss(model, guide, *batch) for _ in range(EVALUATIONS))
+        hand = mean(loss(model, guide, *batch).item() for _ in range(EVALUATIONS))
+    assert abs(hand - ours) <= TOLERANCE * abs(ours), f"{recipe.name}: {hand} by hand, not {ours}"
+
+
+def contest(name: str, rounds: int) -> dict[str, Any]:
+    """Time the contestants of one story."""
+    loss, _ = STORIES[name]
+    recipe = build(name)
+    source = Batches(recipe.batches(), recipe.settings.batch_size, seed=0)
+    batches = [source.batch(i) for i in range(STEPS_PER_BLOCK)]
+    contestants: dict[str, Block] = {}
+    found: dict[str, Any] = {}
+    if loss is not None:
+        check_same_objective(recipe, loss, batches[0])
+        contestants["by_hand"] = by_hand(recipe, loss, batches)
+    contestants["trainer"] = Trainer(build(name), batches, WARM_UP + rounds)
+    try:
+        compiled = build(name)
+        compile_networks(compiled.model, compiled.guide)
+        contestants["compiled"] = Trainer(compiled, batches, WARM_UP + rounds)
+    except UserError as error:
+        found["not_compiled"] = str(error)
+    seconds: dict[str, list[float]] = {kind: [] for kind in contestants}
+    for number in range(WARM_UP + rounds):
+        for kind, block in list(contestants.items()):
+            began = time.perf_counter()
+            try:
+                block()
+            except Exception as error:
+                # The first block compiles, and what is wrong with a compiler shows there.
+                if kind != "compiled" or number:
+                    raise
+                found["not_compiled"] = str(error).strip().splitlines()[0]
+                del contestants[kind], seconds[kind]
+                continue
+            if number >= WARM_UP:
+                seconds[kind].append(time.perf_counter() - began)
+    for trainer in contestants.values():
+        if isinstance(trainer, Trainer):
+            trainer.thread.join()
+    base = next(iter(contestants))
+    found[f"milliseconds_{base}"] = 1e3 * median(seconds[base]) / STEPS_PER_BLOCK
+    for kind in seconds.keys() - {base}:
+        found[f"ratio_of_{kind}"] = median(
+            a / b for a, b in zip(seconds[kind], seconds[base], strict=True)
+        )
+    return found
+
+
+def main() -> None:
+    """Run the contests and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipes", nargs="+", choices=STORIES, default=list(STORIES))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    pyro.enable_validation(False)
+    keep_freed_memory()
+    print(f"{'recipe':<20}{'base':>10}{'ms':>9}{'trainer':>9}{'--compile':>11}")
+    stories = {}
+    for name in given.recipes:
+        stories[name] = found = contest(name, given.rounds)
+        base = "by_hand" if "milliseconds_by_hand" in found else "trainer"
+        ratios = [found.get(f"ratio_of_{kind}") for kind in ("trainer", "compiled")]
+        cells = ["-" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
+        milliseconds = found[f"milliseconds_{base}"]
+        print(f"{name:<20}{base:>10}{milliseconds:>9.2f}{cells[0]:>9}{cells[1]:>11}", flush=True)
+        if "not_compiled" in found:
+            print(f"  not compiled: {found['not_compiled']}", flush=True)
+    result = {
+        "rounds": given.rounds,
+        "threads": given.threads,
+        "stories": stories,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
