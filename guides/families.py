@@ -14,12 +14,13 @@ from pyro.distributions import (
 )
 from torch import Tensor, nn
 
+import pyro_latents.distributions.divergences  # noqa: F401 - of the normals below
 from pyro_latents.distributions.flow import FlowDistribution, import_zuko
 
 # Added to every standard deviation, so that a density never becomes a spike that overflows.
 MIN_SCALE = 1e-6
 # Of the weights of what a family has beyond a mean-field normal.
-START = 1e-3
+START = 1e-2
 
 
 class Family(nn.Module):
@@ -62,8 +63,9 @@ class FullRank(Family):
     """A normal with a full covariance, by its Cholesky factor: correlated coordinates.
 
     The factor is `diag(scale) (1 + B)` with `B` below the diagonal and zero at first: it starts as
-    the mean-field normal. With random entries of their own size at the start, the codes of
-    `vae-mnist` drown in noise before they carry anything: see `RESULTS.md`.
+    the mean-field normal. `B` is many numbers with weak gradients, which Adam would move as fast
+    as the others, so it is read off smaller features; else codes drown in noise before they
+    carry anything.
     """
 
     def __init__(self, in_dim: int, event_dim: int) -> None:
@@ -81,7 +83,8 @@ class FullRank(Family):
         loc, log_scale = self.head(features).chunk(2, dim=-1)
         scale = log_scale.exp() + MIN_SCALE
         scale_tril = torch.diag_embed(scale)
-        scale_tril[..., self._rows, self._columns] = scale[..., self._rows] * self.below(features)
+        below = self.below(features / self.in_dim**0.5)
+        scale_tril[..., self._rows, self._columns] = scale[..., self._rows] * below
         return MultivariateNormal(loc, scale_tril=scale_tril)
 
 
@@ -109,7 +112,8 @@ class LowRank(Family):
         """Return `N(loc, diag + W W^T)` of event shape `(event_dim,)`."""
         loc, log_scale = self.head(features).chunk(2, dim=-1)
         scale = log_scale.exp() + MIN_SCALE
-        factor = self.factor(features).unflatten(-1, (self.event_dim, self.rank))
+        factor = self.factor(features / self.in_dim**0.5)
+        factor = factor.unflatten(-1, (self.event_dim, self.rank))
         return LowRankMultivariateNormal(loc, scale[..., None] * factor, scale.square())
 
 

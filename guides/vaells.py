@@ -29,7 +29,8 @@ class TransportGuide(PyroModule):
         inference_weight: The L1 weight in the search for coefficients, zeta_q.
 
     Attributes:
-        warm_up: Whether codes are drawn without noise, and with coefficients near zero.
+        warm_up: Whether codes are drawn without noise, and with coefficients near zero, in
+            training mode; validation sees the guide as it is.
     """
 
     # In the warm-up the paper samples coefficients in a "very limited" way: of this rate in the
@@ -55,8 +56,9 @@ class TransportGuide(PyroModule):
         self, x: Tensor, y: Tensor | None = None, anchors: Tensor | None = None, *, size: int = 1
     ) -> Tensor:
         """Draw coefficients and a code; `y`, `anchors` and `size` are the model's and unused."""
-        rate = self.warm_up_rate if self.warm_up else self.coefficient_rate
-        noise = torch.finfo(x.dtype).tiny ** 0.5 if self.warm_up else self.noise_scale
+        warm_up = self.warm_up and self.training
+        rate = self.warm_up_rate if warm_up else self.coefficient_rate
+        noise = torch.finfo(x.dtype).tiny ** 0.5 if warm_up else self.noise_scale
         with pyro.plate("data", len(x), dim=-1):
             start = self.encoder(x) / self.operators.scale
             prior = coefficient_prior(start, self.operators.num_operators, rate)

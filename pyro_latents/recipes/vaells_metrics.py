@@ -17,7 +17,7 @@ from pyro_latents.evaluation.paths import (
     spiral_length,
 )
 from pyro_latents.losses import TraceMax_ELBO
-from pyro_latents.parameters import local_parameters
+from pyro_latents.parameters import evaluation_mode, local_parameters
 
 if TYPE_CHECKING:
     from pyro_latents.recipes.recipe import Recipe
@@ -33,13 +33,13 @@ def measure(recipe: Recipe, batches: BatchMaker, particles: int) -> dict[str, fl
     The log-likelihood is the importance-weighted one of the paper's table, with the densities of
     code given anchor and observation by their maximum: an approximation, not a bound.
     """
-    model, guide = recipe.model.eval(), recipe.guide
-    guide.warm_up = False
+    model, guide = recipe.model, recipe.guide
     particles = min(particles, MOST_PARTICLES)
     loss = TraceMax_ELBO(max_plate_nesting=1, num_particles=particles, vectorize_particles=True)
     ratios, errors, codes = [], [], []
     loader = Batches(batches, ROWS, seed=recipe.seed, shuffle=False)
-    with torch.no_grad(), local_parameters(model, guide):
+    programs = model, guide
+    with torch.no_grad(), local_parameters(*programs), evaluation_mode(*programs):
         for number, batch in enumerate(tqdm(loader, desc="log likelihood")):
             torch.manual_seed(mixed_seed(recipe.seed, number))
             ratios.append(loss.log_ratio(model, guide, *batch))
@@ -59,7 +59,6 @@ def measure(recipe: Recipe, batches: BatchMaker, particles: int) -> dict[str, fl
             },
         }
         figures |= _of_manifold(recipe, batches, torch.cat(codes))
-    model.train()
     return figures
 
 

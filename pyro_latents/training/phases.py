@@ -157,12 +157,6 @@ class PhasedModule(SVIModule):
         self._count_step()
         return {"loss": loss.detach()}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss of the whole on the validation data."""
-        phase = self._phase_of(batches_done(self.trainer))
-        phase.prepare(self.elbo.model, self.elbo.guide)
-        super().validation_step(batch, batch_idx)
-
     def _evaluate(self, phase: Phase, batch: Batch, step: int) -> tuple[dict[str, Tensor], Any]:
         model, guide, held = self.elbo.model, self.elbo.guide, None
         seed_draws(mixed_seed(self.seed, step, self.global_rank))

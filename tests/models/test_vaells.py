@@ -173,6 +173,12 @@ def test_the_warm_up_draws_without_noise_and_near_the_encoding():
     expected = transport(model.operators.psi, c, model.encoder(x))
     assert torch.equal(trace.nodes["z"]["value"], expected)
     assert torch.isfinite(LikelihoodLoss().differentiable_loss(model, guide, x))
+    guide.eval()
+    coded = poutine.trace(guide).get_trace(x).nodes
+    assert coded["c"]["value"].abs().mean() == pytest.approx(1.0, rel=0.2)
+    assert not torch.equal(
+        coded["z"]["value"], model.operators(coded["c"]["value"], model.encoder(x))
+    )
 
 
 def test_the_posterior_of_the_code_is_at_its_encoding():
