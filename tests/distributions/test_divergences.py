@@ -18,8 +18,6 @@ COVARIANCE = FACTOR @ FACTOR.mT + 0.1 * torch.eye(3)
 LOW_RANK = LowRankMultivariateNormal(
     torch.randn(5, 3), torch.randn(5, 3, 2), torch.rand(5, 3) + 0.1
 )
-    torch.randn(5, 3), torch.randn(5, 3, 2), torch.rand(5, 3) + 0.1
-)
 
 
 @pytest.mark.parametrize("p", [MultivariateNormal(torch.randn(5, 3), COVARIANCE), LOW_RANK])
