@@ -1,6 +1,8 @@
 """One page on a run, with everything in it."""
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -57,3 +59,26 @@ def test_the_page_is_whole_and_loads_nothing(run, capsys):
 def test_a_folder_that_is_no_run_has_no_report(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "is not a run" in capsys.readouterr().err
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+OFFLINE = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is on the path")
+def test_a_browser_shows_the_page_without_an_error(run, tmp_path):
+    run.evaluate(particles=5, likelihood_points=5, limit_test=5)
+    run.plot()
+    assert main(["report", str(run.path)]) == 0
+    (run.path / "broken.html").write_text("<script>console.error('seen')</script>")
+    logs, pages = {}, {}
+    for name in ("report", "broken"):
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        command += [*OFFLINE, f"--user-data-dir={tmp_path / name}"]
+        command += ["--enable-logging=stderr", "--dump-dom", (run.path / f"{name}.html").as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        logs[name] = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        pages[name] = done.stdout
+    assert logs["broken"], "the browser does not tell of errors, so that this test could not fail"
+    assert not logs["report"]
+    assert pages["report"].count("<img") == (run.path / "report.html").read_text().count("<img")
