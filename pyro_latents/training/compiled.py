@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pyro_latents.errors import UserError
+from pyro_latents.nets.sets import SetEncoder
 
 # What every story's model and guide call their large networks. Pyro's effects stay outside:
 # tracing them would break the graph at every site.
@@ -33,6 +34,9 @@ def compile_networks(*programs: Any) -> None:
     for program in programs:
         for name in NETWORKS:
             network = getattr(program, name, None)
+            if isinstance(network, SetEncoder):
+                # What it holds from the guide for the model is state, which cannot be traced.
+                network = network.network
             if isinstance(network, nn.Module) and network not in seen:
                 seen.add(network)
                 network.compile()

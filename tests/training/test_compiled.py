@@ -38,6 +38,15 @@ def test_only_the_large_networks_are_compiled(monkeypatch):
     assert done == [recipe.model.decoder, recipe.guide.encoder]
 
 
+def test_a_set_encoder_keeps_what_it_holds_out_of_the_compiled_network(monkeypatch):
+    done = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network: done.append(network))
+    recipe = zoo.recipe("equivae-digits")
+    compile_networks(recipe.model, recipe.guide)
+    model, guide = recipe.model, recipe.guide
+    assert done == [model.decoder, model.invariant.network, guide.encoder]
+
+
 def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
