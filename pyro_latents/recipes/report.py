@@ -24,9 +24,10 @@ CAPTIONS = {
     "replicates": "Held-out images, and replicates of each given itself.",
     "u_values": "Share of replicates below each held-out image, for every statistic. Flat is "
     "calibrated; a hump in the middle says that the code was inferred from the same image.",
-    "hidden_replicates": "The same, where a part was hidden from the guide: replicates see the rest.",
-    "hidden_u_values": "Share of replicates below each hidden part. Peaks at the ends say that the "
-    "model is surer of what it does not see than it may be.",
+    "hidden_replicates": "The same, where a part was hidden from the guide: replicates see the "
+    "rest.",
+    "hidden_u_values": "Share of replicates below each hidden part. Peaks at the ends say that "
+    "the model is surer of what it does not see than it may be.",
     "population": "The statistics of the test data and of as many draws from the prior.",
     "pixels": "Mean of the pixels against their predicted probability.",
 }
