@@ -133,7 +133,8 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("--out", type=str | None, help="the run folder (default: runs/NAME)")
     parser.add_argument("--seed", type=int, default=0, help="of parameters, batches and draws")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--devices", type=int, default=1, help="number of devices")
+    parser.add_argument("--devices", type=int, default=1, help="devices of a machine")
+    parser.add_argument("--nodes", type=int, default=1, help="machines, started by a cluster")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--precision", default="32-true", help="such as bf16-mixed")
     parser.add_argument("--compile", action="store_true", help="compile encoders and decoders")
@@ -159,6 +160,7 @@ def _train(arguments: list[str]) -> None:
         steps=given.steps,
         resume=given.resume,
         devices=given.devices,
+        nodes=given.nodes,
         accelerator=given.accelerator,
         precision=given.precision,
         compile=given.compile,

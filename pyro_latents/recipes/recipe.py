@@ -146,14 +146,14 @@ class Recipe:
         fit_options = FitOptions(epochs=epochs, steps=steps, **options)
         folder = RunFolder(out or _free_folder(self.name))
         module = self.settings.training_module(self)
-        self._check_batch_size(fit_options.devices)
+        self._check_batch_size(fit_options.ranks)
         check_hardware(fit_options)
         # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
         self.check_guide()
         if fit_options.compile:
             compile_networks(self.model, self.guide)
         # The others learn from it which folder it is.
-        if is_first_rank(fit_options.devices):
+        if is_first_rank(fit_options.ranks):
             self._prepare(folder, fit_options, resume)
         folder = fit(
             module,

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.progress import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from pyro_latents.data.batches import Batches
 from pyro_latents.errors import UserError
@@ -160,7 +161,7 @@ def fit(
     with _quiet():
         trainer = lightning.Trainer(
             **_hardware(options),
-            strategy=_strategy(options.devices, module.steps_use_all_parameters),
+            strategy=_strategy(options.ranks, module.steps_use_all_parameters),
             max_epochs=options.epochs if options.steps is None else -1,
             max_steps=options.steps or -1,
             gradient_clip_val=gradient_clip or None,
@@ -176,7 +177,7 @@ def fit(
             enable_progress_bar=options.progress,
             use_distributed_sampler=False,
         )
-        with _one_voice(is_first_rank(options.devices)):
+        with _one_voice(is_first_rank(options.ranks)):
             trainer.fit(module, datamodule=_Data(build_batches), ckpt_path=checkpoint)
             return RunFolder(trainer.strategy.broadcast(folder.path))
 
@@ -189,15 +190,29 @@ def check_hardware(options: FitOptions) -> None:
     """
     try:
         with _quiet():
-            lightning.Trainer(**_hardware(options), logger=False, enable_checkpointing=False)
+            trainer = lightning.Trainer(
+                **_hardware(options),
+                strategy=_strategy(options.ranks, all_parameters=True),
+                logger=False,
+                enable_checkpointing=False,
+            )
     except (MisconfigurationException, ValueError) as error:
-        given = " ".join(f"--{name} {value}" for name, value in _hardware(options).items())
+        names = ("accelerator", "devices", "nodes", "precision")
+        given = " ".join(f"--{name} {getattr(options, name)}" for name in names)
         raise UserError(f"cannot train with {given}: {' '.join(str(error).split())}") from error
+    if options.nodes > 1:
+        assert isinstance(trainer.strategy, DDPStrategy)
+        environment = trainer.strategy.cluster_environment
+        if environment is None or not environment.creates_processes_externally:
+            raise UserError(
+                f"--nodes {options.nodes} needs a process for each device on every machine: start "
+                "them with torchrun or srun."
+            )
 
 
 def _hardware(options: FitOptions) -> dict[str, Any]:
     names = ("accelerator", "devices", "precision")
-    return {name: getattr(options, name) for name in names}
+    return {"num_nodes": options.nodes} | {name: getattr(options, name) for name in names}
 
 
 @contextmanager
@@ -227,8 +242,8 @@ def _gradients_of_all() -> Iterator[None]:
         ) from error
 
 
-def _strategy(devices: int, all_parameters: bool) -> str:
-    if devices == 1:
+def _strategy(ranks: int, all_parameters: bool) -> str:
+    if ranks == 1:
         return "auto"
     # Lightning starts the user's program again for each further rank; a notebook it must fork.
     kind = "ddp_notebook" if hasattr(sys, "ps1") else "ddp"

@@ -13,7 +13,8 @@ class FitOptions:
     Args:
         epochs: Passes over the training data; None leaves it to ``steps``.
         steps: Gradient steps; None leaves it to ``epochs``.
-        devices: Number of devices, each with its share of every batch.
+        devices: Number of devices of a machine, each with its share of every batch.
+        nodes: Number of machines, with as many devices each.
         accelerator: Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``.
         precision: Lightning's name of the number format, such as ``32-true``.
         compile: Whether encoders and decoders are compiled (`compile_networks`).
@@ -24,6 +25,7 @@ class FitOptions:
     epochs: int | None = None
     steps: int | None = None
     devices: int = 1
+    nodes: int = 1
     accelerator: str = "auto"
     precision: str = "32-true"
     compile: bool = False
@@ -31,12 +33,17 @@ class FitOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "devices"):
+        for name in ("epochs", "steps", "devices", "nodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1; got {value}.")
         if (self.epochs is None) == (self.steps is None):
             raise UserError("give either --epochs or --steps.")
+
+    @property
+    def ranks(self) -> int:
+        """The number of processes, one a device."""
+        return self.devices * self.nodes
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options by name, for the configuration of a run."""

@@ -14,14 +14,14 @@ from pyro_latents.errors import UserError
 T = TypeVar("T")
 
 
-def is_first_rank(devices: int) -> bool:
+def is_first_rank(ranks: int) -> bool:
     """Whether this process writes the run folder: it is the only one, or the first of several.
 
     Args:
-        devices: The number of processes. A single one is the first, whatever its place among
+        ranks: The number of processes. A single one is the first, whatever its place among
             others that a cluster's scheduler has started.
     """
-    return devices == 1 or rank_zero_only.rank == 0
+    return ranks == 1 or rank_zero_only.rank == 0
 
 
 def together(compute: Callable[[], T], device: torch.device) -> T:

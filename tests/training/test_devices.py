@@ -113,3 +113,9 @@ def test_devices_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot train with --accelerator gpu --devices 1000"):
         recipe.train(tmp_path / "run", steps=1, accelerator="gpu", devices=1000)
     assert not (tmp_path / "run").exists()
+
+
+def test_machines_that_nobody_started_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--nodes 2 needs a process for each device"):
+        train(tmp_path / "run", steps=1, nodes=2)
+    assert not (tmp_path / "run").exists()
