@@ -19,7 +19,9 @@ from pyro_latents.nets.transposed import TransposedConv
 FEATURES = 128
 
 
-def convolutional_body(x_shape: Sequence[int], width: int = 16, dropout: float = 0.0) -> nn.Module:
+def convolutional_body(
+    x_shape: Sequence[int], width: int = 16, dropout: float = 0.0, *, normalise: bool = False
+) -> nn.Module:
     """Return the body: an image of 28x28 or 32x32 to `FEATURES` non-negative features.
 
     Args:
@@ -27,14 +29,22 @@ def convolutional_body(x_shape: Sequence[int], width: int = 16, dropout: float =
         width: Channels of the first convolution; the others have twice and four times as many.
         dropout: The share of inputs that each of two dropout layers sets to zero, before and
             after the dense layer.
+        normalise: Whether batches are normalised after each convolution.
     """
     channels = x_shape[0]
+
+    def norm(features: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(features)] if normalise else []
+
     return nn.Sequential(
         nn.Conv2d(channels, width, 5, stride=2, padding=2),
+        *norm(width),
         nn.ReLU(),
         nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+        *norm(2 * width),
         nn.ReLU(),
         nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+        *norm(4 * width),
         nn.ReLU(),
         # Both sizes of image leave four by four pixels.
         nn.Flatten(),
@@ -53,15 +63,23 @@ class InvariantEncoder(nn.Module):
         r_dim: Size of the invariant representation.
         width: Channels of the first convolution.
         dropout: Of the two dropout layers.
+        normalise: Whether batches are normalised after each convolution.
     """
 
     def __init__(
-        self, x_shape: Sequence[int], r_dim: int, width: int = 16, dropout: float = 0.0
+        self,
+        x_shape: Sequence[int],
+        r_dim: int,
+        width: int = 16,
+        dropout: float = 0.0,
+        *,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.r_dim = r_dim
         self.layers = nn.Sequential(
-            convolutional_body(x_shape, width, dropout), nn.Linear(FEATURES, r_dim)
+            convolutional_body(x_shape, width, dropout, normalise=normalise),
+            nn.Linear(FEATURES, r_dim),
         )
         initialise_for_relu(self)
         self.to(memory_format=LAYOUT)

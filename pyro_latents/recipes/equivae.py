@@ -54,6 +54,7 @@ class EquiVAESettings(Settings):
         decoder: Two ``dense`` layers of 512 units, or transposed convolutions (``conv``), which
             cost several times as much where every class is decoded.
         dropout: In the invariant encoder, which else learns its complementary sets by heart.
+        normalise: Whether the invariant encoder normalises its batches.
         likelihood: Bernoulli pixels, or normal ones.
         scale: Standard deviation of the normal likelihood.
     """
@@ -72,6 +73,7 @@ class EquiVAESettings(Settings):
     width: int = 16
     decoder: Literal["dense", "conv"] = "dense"
     dropout: float = 0.2
+    normalise: bool = False
     likelihood: Literal["bernoulli", "normal"] = "bernoulli"
     scale: float = 0.1
 
@@ -98,7 +100,9 @@ class EquiVAESettings(Settings):
             initialise_for_relu(decoder)
         else:
             decoder = FeigeDecoder(self.r_dim + self.v_dim, self.x_shape, self.width)
-        network = InvariantEncoder(self.x_shape, self.r_dim, self.width, self.dropout)
+        network = InvariantEncoder(
+            self.x_shape, self.r_dim, self.width, self.dropout, normalise=self.normalise
+        )
         return {
             "invariant": SetEncoder(network, self.r_dim, len(self.x_shape)),
             "decoder": decoder,
