@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_latents.nets.conv import LAYOUT
+from pyro_latents.nets.deform import RandomAffine
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.leading import over_leading
 from pyro_latents.nets.mlp import MLP
@@ -64,6 +65,7 @@ class InvariantEncoder(nn.Module):
         width: Channels of the first convolution.
         dropout: Of the two dropout layers.
         normalise: Whether batches are normalised after each convolution.
+        deform: Scale of the random affine maps that images are warped by in training.
     """
 
     def __init__(
@@ -74,9 +76,12 @@ class InvariantEncoder(nn.Module):
         dropout: float = 0.0,
         *,
         normalise: bool = False,
+        deform: float = 0.0,
     ) -> None:
         super().__init__()
         self.r_dim = r_dim
+        # Parameters keep the same names with and without: a warp has none.
+        self.deform = RandomAffine(x_shape, deform) if deform else nn.Identity()
         self.layers = nn.Sequential(
             convolutional_body(x_shape, width, dropout, normalise=normalise),
             nn.Linear(FEATURES, r_dim),
@@ -86,7 +91,7 @@ class InvariantEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading r_dim`."""
-        return over_leading(self.layers, x, event_dims=3)
+        return over_leading(lambda flat: self.layers(self.deform(flat)), x, event_dims=3)
 
 
 class EquivariantEncoder(nn.Module):

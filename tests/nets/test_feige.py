@@ -38,3 +38,15 @@ def test_dropout_is_off_in_evaluation():
         assert not torch.equal(network(given), network(given))
         network.eval()
         assert torch.equal(network(given), network(given))
+
+
+def test_images_are_deformed_in_training_only_each_by_its_own_map():
+    torch.manual_seed(0)
+    x = torch.rand(1, 1, 28, 28).expand(3, 2, -1, -1, -1)
+    network = InvariantEncoder((1, 28, 28), 5, deform=0.1)
+    codes = network(x).reshape(6, 5)
+    assert len(codes.unique(dim=0)) == 6
+    network.eval()
+    plain = InvariantEncoder((1, 28, 28), 5).eval()
+    plain.load_state_dict(network.state_dict())
+    assert torch.equal(network(x), plain(x))
