@@ -1,5 +1,6 @@
 """Transposed convolutions as matrix products, where those are quicker."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,8 +42,12 @@ class TransposedConv(nn.ConvTranspose2d):
                 x.shape[2:], self.stride, self.padding, self.kernel_size, strict=True
             )
         ]
-        out = F.fold(columns, size, self.kernel_size, stride=self.stride, padding=self.padding)
-        return self._shifted(out)
+        return self._shifted(self._fold(columns, size))
+
+    # TorchInductor's own fold adds one number at a time: 20 ms in place of 1 for 100 images.
+    @torch.compiler.disable
+    def _fold(self, columns: Tensor, size: list[int]) -> Tensor:
+        return F.fold(columns, size, self.kernel_size, stride=self.stride, padding=self.padding)
 
     def _shifted(self, out: Tensor) -> Tensor:
         return out if self.bias is None else out + self.bias[:, None, None]
