@@ -7,8 +7,8 @@ train` does, without and with `--compile`; making batches is not timed. VAELLS h
 since most of it would be the inference of coefficients, phases and trial steps written once more:
 there the trainer without `--compile` is what the other is compared with. Images are noise in the
 shape of MNIST. The contestants take turns in short blocks, so that a machine whose speed drifts
-treats them alike; the medians of the ratios of neighbouring blocks are printed, to the loop by hand
-and to the plain one.
+treats them alike; the medians of the ratios of neighbouring blocks are printed, to the loop by
+hand and to the plain one.
 
     python benchmarks/story_steps.py [--recipes vae-mnist ...] [--rounds 30] [--threads 1]
 """
