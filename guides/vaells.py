@@ -4,12 +4,14 @@ r"""The guides of VAELLS: paths from the encoding of the observation.
           \prod_m \frac{\zeta_3}{2} e^{-\zeta_3 |c_m|}
 
 (equations (5) and (6)), with the encoder and the transport operators of the model. The site c is
-marginalised by its maximum, found by the solver or guessed by a network.
+marginalised by its maximum, found by a search or by descent from a network's guess.
 
 References:
     Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
     https://arxiv.org/abs/2006.10597
 """
+
+from typing import Any
 
 import pyro
 import torch
@@ -74,10 +76,12 @@ class TransportGuide(PyroModule):
 
 
 class AmortisedTransportGuide(TransportGuide):
-    """A guide whose coefficients come from a network in training, in the place of the solver.
+    """A guide whose coefficients come from a network in training, in the place of the search.
 
-    The network is trained with the rest, to climb the density of the guide. In evaluation mode the
-    solver is asked: at a guess the density is below its maximum, and the bound would be too high.
+    The solver descends from the network's guess and from zero, and the network learns where the
+    better descent ended. A guess alone will not do: the density is a spike of width gamma about
+    the paths that reach the code, and the training would make use of every miss, as the bound
+    subtracts the density. In evaluation mode the solver searches as it does for the paper's guide.
 
     Args:
         model: The model; its encoder and operators are the guide's too.
@@ -93,8 +97,27 @@ class AmortisedTransportGuide(TransportGuide):
         if not self.training:
             return super()._infer(start)
 
-        def guess(values: dict[str, Tensor]) -> Tensor:
+        def descend(values: dict[str, Tensor]) -> Tensor:
             points = torch.broadcast_tensors(start.detach(), values["z"])
-            return self.network(torch.cat(points, -1))
+            guess = self.network(torch.cat(points, -1))
+            first = torch.stack([guess.detach(), torch.zeros_like(guess)])
+            found = self.operators.descend(*points, self.inference_weight, first)
+            return _Follow.apply(guess, found)
 
-        return {"maximize": guess, "maximize_with_gradient": True}
+        return {"maximize": descend, "maximize_with_gradient": True}
+
+
+class _Follow(torch.autograd.Function):
+    """The value found, while the gradient pulls the guess towards it: that of half the square."""
+
+    @staticmethod
+    def forward(ctx: Any, guess: Tensor, found: Tensor) -> Tensor:
+        """Return what was found."""
+        ctx.save_for_backward(guess - found)
+        return found.clone()
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
+        """Return the mean squared distance's gradient, whatever the objective's is."""
+        (miss,) = ctx.saved_tensors
+        return miss / miss[..., 0].numel(), None

@@ -3,6 +3,7 @@ import torch
 
 from pyro_latents.errors import UserError
 from pyro_latents.transport import infer_coefficients, transport
+from pyro_latents.transport.coefficients import descend
 from pyro_latents.transport.line import search_line
 from pyro_latents.transport.nodes import objectives_at
 from pyro_latents.transport.planar import PlanarProblem
@@ -307,3 +308,27 @@ def test_the_line_search_reaches_the_local_minimum_of_its_start():
     far = torch.tensor([7.0], dtype=torch.float64)
     c, _ = search_line(TURN[0], start, end, torch.zeros(1).double(), radius=15, descend_from=far)
     assert torch.allclose(c, torch.tensor([2.5 * torch.pi], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("operators", "dim"), [(1, 2), (3, 2), (2, 5)])
+def test_descents_from_given_coefficients_end_in_the_minimum_near_them(operators, dim):
+    psi, start = random(operators, dim, dim, scale=0.3), random(8, dim, seed=1)
+    near = random(8, operators, seed=2, scale=0.3)
+    end = transport(psi, near, start) + 1e-3 * random(8, dim, seed=3)
+    first = torch.stack([near + 0.05 * random(8, operators, seed=4), 30 * torch.ones_like(near)])
+    c, value = descend(psi, start, end, 1e-5, first)
+    assert c.shape == near.shape
+    torch.testing.assert_close(value, objective(psi, start, end, 1e-5, c))
+    assert bool((value < objective(psi, start, end, 1e-5, near)).all())
+    probes = c + 1e-3 * random(20, 8, operators, seed=5)
+    around = objective(psi, start, end, 1e-5, probes)
+    # Along the valley of three operators in the plane the objective hardly changes.
+    assert bool((value <= 1.02 * around).all())
+
+
+def test_a_descent_from_coefficients_that_overflow_spoils_nothing():
+    psi, start = random(1, 3, 3), random(2, 3, seed=1)
+    first = torch.stack([torch.full((2, 1), 1e6), torch.zeros(2, 1)]).double()
+    both = descend(psi, start, start + 0.1, 1e-3, first)
+    for found, alone in zip(both, descend(psi, start, start + 0.1, 1e-3, first[1:]), strict=True):
+        torch.testing.assert_close(found, alone)

@@ -247,8 +247,8 @@ for number, anchor in enumerate(starts, start=1):
 #
 # * All of the paper's steps: leave `steps` away. `pyro-latents reproduce connor-swiss-roll --budget
 #   paper` does, and draws the codes of three other models beside these.
-# * `guide="amortised"`: a network that is trained with the rest guesses the coefficients in the place
-#   of the search.
+# * `guide="amortised"`: a network that is trained with the rest guesses coefficients, and a short
+#   descent from there takes the place of the search.
 # * `zoo.recipe("vaells-circles")`: two circles, four operators, and an anchor sum in the place of the
 #   closest one.
 # * Images: `pyro-latents train vaells-rotated-digits` takes longer than a tutorial. Each digit is

@@ -106,9 +106,7 @@ def infer_coefficients(
         dtype=torch.float64,
         device=psi.device if generator is None else generator.device,
     ).to(psi.device)
-    # An operator of norm zero moves nothing; a tiny norm in its place keeps the division finite.
-    norms = torch.linalg.matrix_norm(psi, 2).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
-    unit = psi / norms[:, None, None]
+    norms, unit = _normed(psi)
     starts = (2 * uniform - 1) * _START_RANGE * norms
     scaled_weight = weight[:, None] / norms
     if len(psi) == 1:
@@ -132,13 +130,61 @@ def infer_coefficients(
     return coefficients.to(dtype), torch.where(better, objective, nothing).to(dtype)
 
 
+def descend(
+    psi: Tensor, start: Tensor, end: Tensor, l1_weight: float, first: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Coefficients where descents from given ones end: what `infer_coefficients` minimises.
+
+    Args:
+        psi: The operators, of shape `num_operators z_dim z_dim`.
+        start: The points z0, of shape `batch z_dim`.
+        end: The points z1, of shape `batch z_dim`.
+        l1_weight: The weight zeta.
+        first: Where each pair's descents begin, of shape `starts batch num_operators`.
+
+    Returns:
+        The best of each pair, `batch num_operators`, and their objectives, `batch`; in the dtype
+        of `start`.
+
+    Raises:
+        UserError: As `infer_coefficients`.
+    """
+    weight = _check(psi, start, end, l1_weight, len(first), "local")
+    dtype = start.dtype
+    psi, start, end, first = (t.detach().to(torch.float64) for t in (psi, start, end, first))
+    norms, unit = _normed(psi)
+    plan, problem_class = _kind(psi)
+    count = len(first)
+    found, objective = minimise(
+        problem_class(unit, start.T.repeat(1, count), end.T.repeat(1, count)),
+        (first * norms).flatten(0, 1).T.contiguous(),
+        (weight[:, None] / norms).T.repeat(1, count),
+        iterations=plan.stages[-1][1],
+        tolerance=plan.tolerance,
+    )
+    objective, best = objective.view(count, -1).min(0)
+    found = found.view(len(psi), count, -1).gather(1, best.expand(len(psi), 1, -1))[:, 0].T
+    return (found / norms).to(dtype), objective.to(dtype)
+
+
+def _normed(psi: Tensor) -> tuple[Tensor, Tensor]:
+    """The norms of operators, and operators of norm one."""
+    # An operator of norm zero moves nothing; a tiny norm in its place keeps the division finite.
+    norms = torch.linalg.matrix_norm(psi, 2).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
+    return norms, psi / norms[:, None, None]
+
+
+def _kind(psi: Tensor) -> tuple[_Plan, type[PlanarProblem | SeriesProblem]]:
+    """How problems of these operators are searched and differentiated."""
+    return (_PLANE, PlanarProblem) if psi.shape[1] == 2 else (_SPACE, SeriesProblem)
+
+
 def _search_space(
     psi: Tensor, start: Tensor, end: Tensor, weight: Tensor, starts: Tensor, search: Search
 ) -> tuple[Tensor, Tensor]:
     """Descend from several starts a pair, dropping the worse ones on the way."""
-    num_operators, z_dim, _ = psi.shape
-    plan, problem_class = (_PLANE, PlanarProblem) if z_dim == 2 else (_SPACE, SeriesProblem)
-    batch = len(start)
+    num_operators, batch = len(psi), len(start)
+    plan, problem_class = _kind(psi)
     # A start far out only overflows; the direction is what the restart is for.
     length = starts.abs().sum(1, keepdim=True)
     starts = starts * (_LONGEST_START / length.clamp_min(1.0)).clamp_max(1.0)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pyro_latents.transport.coefficients import Search, infer_coefficients
+from pyro_latents.transport.coefficients import Search, descend, infer_coefficients
 from pyro_latents.transport.exponential import transport
 
 
@@ -50,6 +50,23 @@ class TransportOperators(nn.Module):
     def forward(self, coefficients: Tensor, points: Tensor) -> Tensor:
         """Move points, of shape `... z_dim`, by coefficients, of shape `... num_operators`."""
         return transport(self.psi, coefficients, points)
+
+    def descend(self, start: Tensor, end: Tensor, l1_weight: float, first: Tensor) -> Tensor:
+        """Coefficients where descents from `first` end, the best of each pair.
+
+        Args:
+            start: Where paths begin, of shape `... z_dim`.
+            end: Where they end, of the same shape.
+            l1_weight: The weight of the L1 term.
+            first: Where descents begin, of shape `starts ... num_operators`.
+
+        Returns:
+            The coefficients, of shape `... num_operators`.
+        """
+        c, _ = descend(
+            self.psi, start.flatten(0, -2), end.flatten(0, -2), l1_weight, first.flatten(1, -2)
+        )
+        return c.view(first.shape[1:])
 
     def infer(self, start: Tensor, end: Tensor, l1_weight: float) -> tuple[Tensor, Tensor]:
         """Coefficients from `start` to `end`, any leading dimensions, without gradient.

@@ -133,6 +133,39 @@ def test_every_parameter_gets_a_gradient(kind):
     assert not without
 
 
+def test_the_network_learns_what_the_descent_finds():
+    model = build(num_operators=1, noise_scale=0.01)
+    # Points grow and shrink: just one coefficient leads from a point to another.
+    model.operators.psi.data = 0.5 * torch.eye(Z_DIM)[None]
+    guide = AmortisedTransportGuide(model, Z_DIM)
+    module = TraceMax_ELBO(max_plate_nesting=1)(model, guide)
+    optimizer = torch.optim.Adam(guide.network.parameters(), lr=1e-2)
+    start = model.encoder(torch.randn(64, X_DIM)).detach()
+    c = torch.distributions.Laplace(0.0, 1.0).sample((64, 1))
+    end = transport(model.operators.psi, c, start).detach()
+
+    def error():
+        return (guide.network(torch.cat([start, end], -1)) - c).square().mean().item()
+
+    before = error()
+    for _ in range(100):
+        optimizer.zero_grad()
+        module(torch.randn(32, X_DIM)).backward()
+        optimizer.step()
+    assert error() < 0.6 * before
+
+
+def test_a_bound_with_a_network_is_not_above_the_one_with_the_search():
+    torch.manual_seed(0)
+    model = build(num_operators=1, noise_scale=0.01)
+    x, values = torch.randn(16, X_DIM), []
+    for guide in (TransportGuide(model), AmortisedTransportGuide(model, Z_DIM)):
+        pyro.set_rng_seed(1)
+        loss = TraceMax_ELBO(max_plate_nesting=1, num_particles=20, vectorize_particles=True)
+        values.append(loss.loss(model, guide, x))
+    assert values[1] == pytest.approx(values[0], abs=0.5 * len(x))
+
+
 def test_the_loss_falls_in_training():
     model = build(num_operators=1)
     guide = TransportGuide(model)
