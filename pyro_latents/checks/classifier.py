@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_latents.data.examples import Examples
+from pyro_latents.nets.conv import LAYOUT
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.leading import over_leading
 
@@ -38,6 +39,7 @@ class Classifier(nn.Module):
         )
         self.head = nn.Linear(FEATURES, num_classes)
         initialise_for_relu(self)
+        self.to(memory_format=LAYOUT)
 
     def features(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading features`."""

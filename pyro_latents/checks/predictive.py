@@ -20,7 +20,9 @@ from pyro_latents.parameters import evaluation_mode, local_parameters
 from pyro_latents.traces import plate_nesting, random_sites, vectorised
 
 # Replicates in memory at a time, whatever the number of draws and of data points.
-CHUNK = 2000
+CHUNK = 1000
+# Of the prior: so many of the draws are kept as they are.
+PRIOR_CHUNK = 2000
 
 Statistics = Mapping[str, Callable[[Tensor], Tensor]]
 
@@ -176,10 +178,10 @@ def prior_statistics(
     torch.manual_seed(seed)
     parts, first = [], None
     with torch.no_grad(), local_parameters(model), evaluation_mode(model):
-        for start in range(0, draws, CHUNK):
-            trace = poutine.trace(model).get_trace(size=min(CHUNK, draws - start))
+        for start in range(0, draws, PRIOR_CHUNK):
+            trace = poutine.trace(model).get_trace(size=min(PRIOR_CHUNK, draws - start))
             x = trace.nodes["x"]["value"]
-            first = x[:CHUNK] if first is None else first
+            first = x[:PRIOR_CHUNK] if first is None else first
             parts.append({name: statistic(x) for name, statistic in statistics.items()})
     assert first is not None
     return _joined(parts, dim=0), first

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # Data points whose distances are in memory at a time.
@@ -75,27 +74,27 @@ def edge_energy(x: Tensor) -> Tensor:
 
 
 def euler_number(x: Tensor) -> Tensor:
-    """Pieces less holes of the image above one half, with pixels joined at their sides.
-
-    References:
-        Computer recognition of partial views (Gray, 1971): counts of 2x2 blocks.
-    """
-    ink = F.pad((_grey(x) > 0.5).float(), (1, 1, 1, 1))
-    a, b, c, d = ink[..., :-1, :-1], ink[..., :-1, 1:], ink[..., 1:, :-1], ink[..., 1:, 1:]
-    count = a + b + c + d
-    diagonal = (count == 2) & (a == d)
-    total = (count == 1).sum((-2, -1)) - (count == 3).sum((-2, -1))
-    return (total + 2 * diagonal.sum((-2, -1))) / 4
+    """Pieces less holes of the image above one half, with pixels joined at their sides."""
+    ink = (_grey(x) > 0.5).float()
+    # Pixels, less pairs of neighbours, and blocks of four: vertices, edges and faces.
+    across, down = ink[..., 1:] * ink[..., :-1], ink[..., 1:, :] * ink[..., :-1, :]
+    blocks = across[..., 1:, :] * across[..., :-1, :]
+    pixels, rows, columns, faces = (part.sum((-2, -1)) for part in (ink, across, down, blocks))
+    return pixels - rows - columns + faces
 
 
 def asymmetry_x(x: Tensor) -> Tensor:
     """Mean absolute difference from the mirror image, left and right exchanged."""
-    return (x - x.flip(-1)).abs().mean((-3, -2, -1))
+    half = x.shape[-1] // 2
+    left, right = x[..., :half], x[..., -half:].flip(-1)
+    return 2 * half / x.shape[-1] * (left - right).abs().mean((-3, -2, -1))
 
 
 def asymmetry_y(x: Tensor) -> Tensor:
     """Mean absolute difference from the mirror image, top and bottom exchanged."""
-    return (x - x.flip(-2)).abs().mean((-3, -2, -1))
+    half = x.shape[-2] // 2
+    top, bottom = x[..., :half, :], x[..., -half:, :].flip(-2)
+    return 2 * half / x.shape[-2] * (top - bottom).abs().mean((-3, -2, -1))
 
 
 IMAGE_STATISTICS = {
@@ -138,19 +137,28 @@ def distance_to(points: Tensor) -> Statistic:
 
 
 def _grey(x: Tensor) -> Tensor:
-    return x.mean(-3)
+    return x.squeeze(-3) if x.shape[-3] == 1 else x.mean(-3)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """First moments from the middle and second central ones, each of shape `*leading`."""
     image = _grey(x)
     height, width = image.shape[-2:]
-    mass = image.sum((-2, -1)).clamp_min(1e-6)
     across = torch.arange(width, device=x.device, dtype=x.dtype) - (width - 1) / 2
     down = torch.arange(height, device=x.device, dtype=x.dtype) - (height - 1) / 2
-    columns, rows = image.sum(-2), image.sum(-1)
-    mx, my = (columns @ across) / mass, (rows @ down) / mass
-    xx = (columns @ across.square()) / mass - mx.square()
-    yy = (rows @ down.square()) / mass - my.square()
-    xy = ((image @ across) @ down) / mass - mx * my
-    return mx, my, xx.clamp_min(0), yy.clamp_min(0), xy
+    one_across, one_down = torch.ones_like(across), torch.ones_like(down)
+    # All sums over pixels in one product, which reads the images once.
+    pairs = (
+        (one_down, one_across),
+        (one_down, across),
+        (down, one_across),
+        (one_down, across.square()),
+        (down.square(), one_across),
+        (down, across),
+    )
+    weights = torch.stack([torch.outer(*pair).flatten() for pair in pairs], -1)
+    mass, mx, my, xx, yy, xy = (image.flatten(-2) @ weights).unbind(-1)
+    mass = mass.clamp_min(1e-6)
+    mx, my, xx, yy, xy = (moment / mass for moment in (mx, my, xx, yy, xy))
+    xx, yy = (xx - mx.square()).clamp_min(0), (yy - my.square()).clamp_min(0)
+    return mx, my, xx, yy, xy - mx * my
