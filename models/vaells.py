@@ -55,6 +55,10 @@ class VAELLS(PyroModule):
             operators; it counts in training mode only.
         closest_anchor: Whether the prior has only the anchor with the best path, equation (12).
         learn_anchors: Whether the anchors are parameters.
+
+    Attributes:
+        warm_up: Whether anchors are left unencoded in training mode, where only the likelihood of
+            codes that the guide has drawn is asked for.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class VAELLS(PyroModule):
         self.noise_scale = noise_scale
         self.frobenius = frobenius
         self.closest_anchor = closest_anchor
+        self.warm_up = False
         if learn_anchors:
             self.anchors = nn.Parameter(anchors.clone())
         else:
@@ -137,6 +142,9 @@ class VAELLS(PyroModule):
             y: Classes, as in `forward`.
             anchors: Anchors of each data point's own, as in `forward`.
         """
+        if self.warm_up and self.training:
+            count = self.anchors.shape[1] if anchors is None else anchors.shape[1]
+            return self.operators.psi.new_zeros(count, self.operators.psi.shape[-1])
         if anchors is not None:
             return self.encoder(anchors) / self.operators.scale
         encoded = self.encoder(self.anchors) / self.operators.scale

@@ -92,23 +92,23 @@ def _phases(settings: VAELLSSettings) -> dict[str, Phase]:
         networks.append("anchors")
     warm_up = LikelihoodLoss(weights={"x": settings.zeta_1 * settings.x_scale**2})
     return {
-        "warm-up": Phase(warm_up, ["network"], prepare=lambda m, g: _set(g, warm_up=True)),
+        "warm-up": Phase(warm_up, ["network"], prepare=lambda m, g: _set(m, g, warm_up=True)),
         "network": Phase(
             objective(settings, prior=settings.prior_weight),
             networks,
-            prepare=lambda m, g: _set(g, warm_up=False),
+            prepare=lambda m, g: _set(m, g, warm_up=False),
         ),
         "operators": Phase(
             objective(settings, reconstruction=settings.reconstruction_weight),
             ["operators"],
             tried,
-            lambda m, g: _set(g, warm_up=False),
+            lambda m, g: _set(m, g, warm_up=False),
         ),
         "all": Phase(
             objective(settings),
             [*networks, "operators"],
             tried,
-            lambda m, g: _set(g, warm_up=False),
+            lambda m, g: _set(m, g, warm_up=False),
         ),
     }
 
@@ -172,9 +172,11 @@ def even_codes(model: nn.Module, x: Tensor) -> None:
     last.bias.copy_(root @ last.bias)
 
 
-def _set(guide: nn.Module, *, warm_up: bool) -> None:
-    if hasattr(guide, "warm_up"):
-        guide.warm_up = warm_up
+def _set(model: nn.Module, guide: nn.Module, *, warm_up: bool) -> None:
+    for program in (model, guide):
+        # A guide of the user's own need not know of warm-ups.
+        if hasattr(program, "warm_up"):
+            program.warm_up = warm_up
 
 
 def _in_turn(*functions: Callable[[], None] | None) -> Callable[[], None]:

@@ -214,6 +214,20 @@ def test_the_warm_up_draws_without_noise_and_near_the_encoding():
     )
 
 
+def test_the_warm_up_encodes_no_anchors_and_has_the_same_loss():
+    model, x = build(), torch.randn(8, X_DIM)
+    guide, loss = TransportGuide(model), LikelihoodLoss()
+    guide.warm_up = True
+    seen, losses = [], []
+    model.encoder.register_forward_hook(lambda layer, given, out: seen.append(out.shape[0]))
+    for warm_up in (False, True):
+        model.warm_up = warm_up
+        pyro.set_rng_seed(0)
+        losses.append(loss.differentiable_loss(model, guide, x).item())
+    assert losses[0] == pytest.approx(losses[1])
+    assert seen == [8, 1, 8]
+
+
 def test_the_posterior_of_the_code_is_at_its_encoding():
     model = build(latent_scale=4.0)
     x = torch.randn(3, X_DIM)
