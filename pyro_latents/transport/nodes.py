@@ -5,6 +5,8 @@ linear in it and in its Gram matrix: all pairs times all nodes are one product o
 makes it cheap to look at thousands of places before descending from the best few.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,11 @@ def spread(num_operators: int, count: int, radius: float, like: Tensor) -> Tenso
     Returns:
         The coefficients, of shape `patterns each num_operators`.
     """
+    return _spread(num_operators, count, radius).to(like)
+
+
+@functools.lru_cache(maxsize=16)
+def _spread(num_operators: int, count: int, radius: float) -> Tensor:
     generator = torch.Generator().manual_seed(2020)
     signed = min(num_operators, _MOST_SIGNS)
     patterns = 2**signed
@@ -61,7 +68,7 @@ def spread(num_operators: int, count: int, radius: float, like: Tensor) -> Tenso
     direction[..., :signed] = direction[..., :signed].abs() * (2 * bits[:, None] - 1)
     direction = direction / direction.norm(dim=-1, keepdim=True)
     distance = (torch.arange(count // patterns, dtype=torch.float64) + 0.5) * patterns / count
-    return (direction * distance[:, None] * radius).to(like)
+    return direction * distance[:, None] * radius
 
 
 def best_by_pattern(objective: Tensor, kept: int) -> Tensor:
