@@ -5,7 +5,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.transport import infer_coefficients, transport
 from pyro_latents.transport.coefficients import descend
 from pyro_latents.transport.line import search_line
-from pyro_latents.transport.nodes import objectives_at
+from pyro_latents.transport.nodes import exponentials, objectives_at
 from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
 
@@ -97,6 +97,15 @@ def test_rough_derivatives_are_near_the_exact_ones():
     rough, exact = problem.derivatives(c, exact=False), problem.derivatives(c)
     assert torch.allclose(rough.gradient, exact.gradient, rtol=1e-2)
     assert rough.hessian is rough.gauss_newton
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 8.0])
+def test_rough_exponentials_have_three_digits(scale):
+    psi, c = random(3, 4, 4, scale=0.5), random(50, 3, seed=1)
+    c = scale * c / c.norm(dim=1, keepdim=True)
+    exact = torch.linalg.matrix_exp((c @ psi.flatten(1)).unflatten(1, (4, 4)))
+    error = (exponentials(psi, c) - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert error.max() < 2e-3
 
 
 def test_objectives_at_nodes_equal_those_of_each_pair():

@@ -10,7 +10,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.transport.exponential import check_operators
 from pyro_latents.transport.line import search_line
 from pyro_latents.transport.newton import minimise
-from pyro_latents.transport.nodes import best_by_pattern, objectives_at, spread
+from pyro_latents.transport.nodes import best_by_pattern, exponentials, objectives_at, spread
 from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
 
@@ -221,8 +221,7 @@ def _search_space(
 def _objectives(nodes: Tensor, psi: Tensor, start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     """The objective of every pair at every node, of shape `batch patterns each`."""
     flat = nodes.flatten(0, 1)
-    matrices = torch.linalg.matrix_exp((flat @ psi.flatten(1)).unflatten(1, psi.shape[1:]))
-    objective = objectives_at(matrices, start, end) + weight @ flat.abs().T
+    objective = objectives_at(exponentials(psi, flat), start, end) + weight @ flat.abs().T
     return objective.unflatten(1, nodes.shape[:2])
 
 

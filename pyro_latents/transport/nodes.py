@@ -6,6 +6,7 @@ makes it cheap to look at thousands of places before descending from the best fe
 """
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -35,6 +36,42 @@ def objectives_at(matrices: Tensor, start: Tensor, end: Tensor) -> Tensor:
     value = pairs @ torch.cat([gram, matrices.flatten(1)], 1).T
     value = value + 0.5 * end.square().sum(1, keepdim=True)
     return torch.where(torch.isfinite(value), value, torch.inf)
+
+
+def exponentials(psi: Tensor, c: Tensor) -> Tensor:
+    """`expm(sum_m c_m psi_m)` to about three digits, which is enough to put nodes in order.
+
+    The nodes are the last dimension while the matrices are multiplied, so that each operation
+    runs along them: for thousands of small matrices that takes a tenth of the time of
+    ``torch.linalg.matrix_exp``. A Taylor polynomial of degree six is squared as often as the
+    largest needs.
+
+    Args:
+        psi: The operators, of shape `num_operators z_dim z_dim`.
+        c: The coefficients, of shape `nodes num_operators`.
+
+    Returns:
+        The matrices, of shape `nodes z_dim z_dim`.
+    """
+    a = (psi.flatten(1).T @ c.T).unflatten(0, psi.shape[1:])
+    norm = float(a.square().sum((0, 1)).amax().sqrt())
+    halvings = max(0, math.ceil(math.log2(norm))) if 0 < norm < math.inf else 0
+    a = a / 2**halvings
+    eye = torch.eye(len(a), dtype=a.dtype, device=a.device)[:, :, None]
+    square = _product(a, a)
+    cube = _product(square, a)
+    out = eye + a + square / 2 + _product(cube, eye / 6 + a / 24 + square / 120 + cube / 720)
+    for _ in range(halvings):
+        out = _product(out, out)
+    return out.permute(2, 0, 1)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Products of matrices of shape `z_dim z_dim nodes`."""
+    out = a[:, :1] * b[0]
+    for j in range(1, len(b)):
+        out = out.addcmul_(a[:, j, None], b[j])
+    return out
 
 
 def spread(num_operators: int, count: int, radius: float, like: Tensor) -> Tensor:
