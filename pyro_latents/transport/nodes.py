@@ -25,7 +25,8 @@ def objectives_at(matrices: Tensor, start: Tensor, end: Tensor) -> Tensor:
     Returns:
         The values, of shape `batch nodes`.
     """
-    gram = (matrices.mT @ matrices).flatten(1)
+    along = matrices.permute(1, 2, 0)
+    gram = _product(along.transpose(0, 1), along)
     pairs = torch.cat(
         [
             0.5 * (start[:, :, None] * start[:, None]).flatten(1),
@@ -33,7 +34,7 @@ def objectives_at(matrices: Tensor, start: Tensor, end: Tensor) -> Tensor:
         ],
         1,
     )
-    value = pairs @ torch.cat([gram, matrices.flatten(1)], 1).T
+    value = pairs @ torch.cat([gram, along]).flatten(0, 1)
     value = value + 0.5 * end.square().sum(1, keepdim=True)
     return torch.where(torch.isfinite(value), value, torch.inf)
 
