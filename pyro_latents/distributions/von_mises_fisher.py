@@ -127,6 +127,11 @@ class VonMisesFisher(TorchDistribution):
         return self.loc * self.mean_cosine.unsqueeze(-1)
 
     @property
+    def mode(self) -> Tensor:
+        """The mode, on the sphere."""
+        return self.loc
+
+    @property
     def mean_cosine(self) -> Tensor:
         """The expectation of the cosine of the angle, of shape `*batch`."""
         theta, density, weight = self._angles()

@@ -88,9 +88,9 @@ def circles(context: Context) -> Result:
 
 
 def encoded(recipe: Recipe, x: Tensor) -> Tensor:
-    """The posterior's location of each data point's code."""
+    """The posterior's mode of each data point's code, which is on the sphere where codes are."""
     with torch.no_grad(), local_parameters(recipe.model, recipe.guide):
-        return recipe.guide.posterior(x)["z"].mean.cpu()
+        return recipe.guide.posterior(x)["z"].mode.cpu()
 
 
 def _train(context: Context, data: str) -> dict[str, Recipe]:

@@ -103,3 +103,12 @@ def test_refuses_what_is_not_on_the_sphere():
         VonMisesFisher(torch.ones(3), torch.ones(()), validate_args=True)
     with pytest.raises(ValueError, match="at least 2 dimensions"):
         HypersphericalUniform(1)
+
+
+def test_the_mode_is_the_point_of_highest_density():
+    torch.manual_seed(0)
+    loc = torch.nn.functional.normalize(torch.randn(3), dim=0)
+    q = VonMisesFisher(loc, torch.tensor(4.0))
+    others = torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
+    assert torch.equal(q.mode, loc)
+    assert bool((q.log_prob(others) < q.log_prob(q.mode)).all())
