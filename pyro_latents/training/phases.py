@@ -90,7 +90,8 @@ class PhasedModule(SVIModule):
         phase_of: The phase of a step, counted from 0.
         build_optimizers: Returns the optimisers by name.
         rate_of: Factors of learning rates at a step, by the optimiser's name.
-        milestones: What is called before a step, by the step: to set what depends on the data.
+        milestones: What is called before a step, its phase prepared: to set what depends on the
+            data.
         seed: Of the draws of model and guide.
     """
 
@@ -128,18 +129,19 @@ class PhasedModule(SVIModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Take the step of the phase; return the loss in nats per data point."""
         step = batches_done(self.trainer)
+        phase = self._phase_of(step)
+        # First, since a milestone belongs to the phase that it begins.
+        phase.prepare(self.elbo.model, self.elbo.guide)
         if step in self._milestones:
             seed_draws(mixed_seed(self.seed, MILESTONE, step))
             with torch.no_grad():
                 self._milestones[step]()
             # What is computed alike on every rank may still differ in its last digits.
             self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
-        phase = self._phase_of(step)
         optimizers = dict(zip(self._names, self.trainer.optimizers, strict=True))
         for name, factor in self._rate_of(step).items():
             for group in optimizers[name].param_groups:
                 group["lr"] = factor * group["initial_rate"]
-        phase.prepare(self.elbo.model, self.elbo.guide)
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         terms, held = together(lambda: self._evaluate(phase, batch, step), self.device)

@@ -43,6 +43,19 @@ def test_a_step_under_svi_has_the_loss_of_the_module(name, guide):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_first_operators_are_fitted_to_encoded_anchors_after_a_warm_up(tmp_path, monkeypatch):
+    seen = []
+
+    def fit(start, *others, **options):
+        seen.append(start)
+        return fit_operators(start, *others, **options)
+
+    monkeypatch.setattr("pyro_latents.recipes.vaells_training.fit_operators", fit)
+    recipe = zoo.recipe("vaells-swiss-roll", warm_up=2, candidates=2)
+    recipe.train(tmp_path / "run", steps=3, progress=False, accelerator="cpu")
+    assert bool(seen[0].any(-1).all())
+
+
 def test_trains_and_measures_a_run(tmp_path):
     recipe = zoo.recipe("vaells-circles", validation=0, limit_train=60)
     run = recipe.train(tmp_path / "run", steps=4, progress=False, accelerator="cpu")
