@@ -181,7 +181,7 @@ def prior_statistics(
         for start in range(0, draws, PRIOR_CHUNK):
             trace = poutine.trace(model).get_trace(size=min(PRIOR_CHUNK, draws - start))
             x = trace.nodes["x"]["value"]
-            first = x[:PRIOR_CHUNK] if first is None else first
+            first = x if first is None else first
             parts.append({name: statistic(x) for name, statistic in statistics.items()})
     assert first is not None
     return _joined(parts, dim=0), first

@@ -85,16 +85,12 @@ def euler_number(x: Tensor) -> Tensor:
 
 def asymmetry_x(x: Tensor) -> Tensor:
     """Mean absolute difference from the mirror image, left and right exchanged."""
-    half = x.shape[-1] // 2
-    left, right = x[..., :half], x[..., -half:].flip(-1)
-    return 2 * half / x.shape[-1] * (left - right).abs().mean((-3, -2, -1))
+    return _asymmetry(x, -1)
 
 
 def asymmetry_y(x: Tensor) -> Tensor:
     """Mean absolute difference from the mirror image, top and bottom exchanged."""
-    half = x.shape[-2] // 2
-    top, bottom = x[..., :half, :], x[..., -half:, :].flip(-2)
-    return 2 * half / x.shape[-2] * (top - bottom).abs().mean((-3, -2, -1))
+    return _asymmetry(x, -2)
 
 
 IMAGE_STATISTICS = {
@@ -134,6 +130,14 @@ def distance_to(points: Tensor) -> Statistic:
         return torch.cat(near).reshape(x.shape[:-1])
 
     return Statistic(distance, "distance from the nearest training point")
+
+
+def _asymmetry(x: Tensor, dim: int) -> Tensor:
+    # One half against the other: the rest of the image would say the same again.
+    size, half = x.shape[dim], x.shape[dim] // 2
+    first, last = x.narrow(dim, 0, half), x.narrow(dim, size - half, half)
+    total = (first - last.flip(dim)).abs().sum((-3, -2, -1))
+    return 2 * total / x.shape[-3:].numel()
 
 
 def _grey(x: Tensor) -> Tensor:
