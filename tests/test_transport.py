@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from pyro_latents.errors import UserError
-from pyro_latents.transport import infer_coefficients, transport
+from pyro_latents.transport import coefficients, infer_coefficients, transport
 from pyro_latents.transport.coefficients import descend
+from pyro_latents.transport.compiled_newton import minimise_each
 from pyro_latents.transport.line import search_line
+from pyro_latents.transport.newton import minimise
 from pyro_latents.transport.nodes import exponentials, objectives_at
 from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
@@ -25,6 +27,12 @@ def objective(psi, start, end, weight, c):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture(params=["one by one", "batched"])
+def each_way(request, monkeypatch):
+    """Both ways to descend: that of a CPU, and that of other devices."""
+    monkeypatch.setattr(coefficients, "_one_by_one", lambda device: request.param == "one by one")
 
 
 def test_transport_by_a_rotation_generator_rotates():
@@ -114,6 +122,29 @@ def test_objectives_at_nodes_equal_those_of_each_pair():
     assert torch.allclose(objectives_at(matrices, start, end), slow)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(
+    ("problem_class", "dim", "operators", "scale"),
+    [(PlanarProblem, 2, 4, 2.0), (SeriesProblem, 3, 1, 1.0), (SeriesProblem, 6, 4, 3.0)],
+)
+def test_one_by_one_and_batched_descents_are_the_same(problem_class, dim, operators, scale, exact):
+    psi = random(operators, dim, dim)
+    psi = psi / torch.linalg.matrix_norm(psi, 2)[:, None, None]
+    start, end = random(dim, 50, seed=1), random(dim, 50, seed=2)
+    c, weight = (
+        random(operators, 50, seed=3, scale=scale),
+        random(operators, 50, seed=4).abs() / 50,
+    )
+    how = {"iterations": 8, "tolerance": 1e-8, "exact": exact}
+    batched, value = minimise(problem_class(psi, start, end), c, weight, **how)
+    found, objective = minimise_each(psi, start, end, c, weight, **how)
+    # Series are as long as each problem needs, so that rough sums differ in the last digits.
+    tolerance = 1e-9 if exact else 1e-3
+    assert torch.allclose(objective, value, rtol=tolerance)
+    assert torch.allclose(found, batched, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize(("z_dim", "num_operators"), [(2, 1), (2, 4), (6, 1), (6, 4), (3, 2)])
 def test_a_path_that_exists_is_found(z_dim, num_operators, generator):
     psi = random(num_operators, z_dim, z_dim, scale=0.5)
@@ -133,6 +164,7 @@ def test_no_grid_point_is_better_for_one_operator(generator):
     assert bool((value <= dense.amin(0) + 1e-12).all())
 
 
+@pytest.mark.usefixtures("each_way")
 def test_no_grid_point_is_better_for_two_operators(generator):
     psi, start, end = random(2, 2, 2, seed=4), random(10, 2, seed=5), random(10, 2, seed=6)
     _, value = infer_coefficients(psi, start, end, 0.05, generator=generator)
@@ -141,6 +173,7 @@ def test_no_grid_point_is_better_for_two_operators(generator):
     assert bool((value <= objective(psi, start, end, 0.05, grid).amin(0) + 1e-12).all())
 
 
+@pytest.mark.usefixtures("each_way")
 def test_the_answer_satisfies_the_conditions_of_the_kink(generator):
     psi, start, end = random(3, 4, 4, scale=0.5), random(30, 4, seed=1), random(30, 4, seed=2)
     c, _ = infer_coefficients(psi, start, end, 0.3, generator=generator)
@@ -185,6 +218,7 @@ def test_the_wide_search_beats_the_local_one(generator):
     assert bool((everywhere <= wide + 1e-9).all())
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("num_operators", [1, 3])
 @pytest.mark.parametrize("z_dim", [2, 5])
 def test_a_row_does_not_depend_on_the_others(z_dim, num_operators):
@@ -201,6 +235,7 @@ def test_a_row_does_not_depend_on_the_others(z_dim, num_operators):
     assert torch.allclose(solve(slice(0, 60, 3)), everything[::3], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("psi_scale", [1e3, 1e-8])
 @pytest.mark.parametrize("num_operators", [1, 3])
 def test_extreme_operators_give_finite_answers_no_worse_than_zero(num_operators, psi_scale):
@@ -212,6 +247,7 @@ def test_extreme_operators_give_finite_answers_no_worse_than_zero(num_operators,
     assert bool((value <= 0.5 * (end - start).square().sum(1)).all())
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("num_operators", [1, 2])
 def test_a_pair_that_overflows_does_not_spoil_its_neighbours(num_operators):
     psi = random(num_operators, 3, 3)
@@ -227,6 +263,7 @@ def test_a_pair_that_overflows_does_not_spoil_its_neighbours(num_operators):
     assert bool(torch.isfinite(c).all())
 
 
+@pytest.mark.usefixtures("each_way")
 def test_a_defective_operator_is_no_obstacle(generator):
     psi = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]], dtype=torch.float64)
     start, end = torch.ones(1, 2).double(), torch.tensor([[3.0, 1.0]], dtype=torch.float64)

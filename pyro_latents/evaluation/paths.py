@@ -1,5 +1,7 @@
 """Whether learned transport operators follow the manifold of the data."""
 
+import math
+
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -56,3 +58,32 @@ def distance_from_orbit(codes: Tensor, radius_parts: int = 720) -> float:
     radius = (a * u[:, 0] ** 2 + 2 * b * u[:, 0] * u[:, 1] + c * u[:, 1] ** 2).rsqrt()
     distance = torch.cdist(codes.double(), radius[:, None] * u).amin(1)
     return float(distance.amax() / codes.double().norm(dim=1).mean())
+
+
+def distance_from_path(
+    psi: Tensor, codes: Tensor, *, path_parts: int = 360, starts: int = 60
+) -> float:
+    """The largest distance of codes from one path of an operator, `expm(c psi) z`.
+
+    The path goes half a turn of the operator's rotation to both sides of its start, which is the
+    code whose path fits best.
+
+    Args:
+        psi: The operator, of shape `2 2`.
+        codes: Points of one closed curve, of shape `batch 2`.
+        path_parts: Points of the path that distances are taken to.
+        starts: Codes that are tried as starts.
+
+    Returns:
+        The largest distance divided by the mean distance of the codes from zero; infinite for an
+        operator that does not rotate.
+    """
+    psi, codes = psi.detach().double().cpu(), codes.detach().double().cpu()
+    speed = torch.linalg.eigvals(psi).imag.abs().amax()
+    if speed == 0:
+        return math.inf
+    c = torch.pi / speed * torch.linspace(-1, 1, path_parts, dtype=psi.dtype)
+    moves = torch.linalg.matrix_exp(c[:, None, None] * psi)
+    tried = codes[torch.linspace(0, len(codes) - 1, min(starts, len(codes))).long()]
+    nearest = [torch.cdist(codes, moves @ start).amin(1).amax() for start in tried]
+    return float(torch.stack(nearest).amin() / codes.norm(dim=1).mean())

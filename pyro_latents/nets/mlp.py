@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -32,6 +33,36 @@ class MLP(nn.Sequential):
         for before, after in zip(sizes[1:-1], sizes[2:], strict=True):
             layers += [activation(), nn.Linear(before, after)]
         super().__init__(*layers)
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor) -> None:
+        """Make the network the linear map `x -> weight @ x`, with its activations in place.
+
+        Hidden units go in pairs of opposite weights, subtracted from each other:
+        `relu(u) - relu(-u) = u`. Training then bends the map where it pays (the "looks linear"
+        start of Balduzzi et al. 2017).
+
+        Args:
+            weight: The map, of shape `out_dim in_dim`.
+
+        Raises:
+            ValueError: if a hidden layer is of odd size, or has another activation than ReLU.
+        """
+        *hidden, last = [layer for layer in self if isinstance(layer, nn.Linear)]
+        if not all(isinstance(layer, nn.Linear | nn.ReLU) for layer in self):
+            raise ValueError("a linear start needs ReLUs between the layers")
+        before = torch.eye(weight.shape[1]).to(weight)  # the map from x to a layer's input
+        for layer in hidden:
+            if layer.out_features % 2:
+                raise ValueError(f"a linear start needs even sizes, not {layer.out_features}")
+            half = layer.weight[: layer.out_features // 2, : len(before)].clone()
+            columns = [half, -half] if layer is not hidden[0] else [half]
+            layer.weight.copy_(torch.cat([torch.cat(columns, 1), -torch.cat(columns, 1)]))
+            nn.init.zeros_(layer.bias)
+            before = half @ before
+        half = weight @ torch.linalg.pinv(before)
+        last.weight.copy_(torch.cat([half, -half], 1) if hidden else half)
+        nn.init.zeros_(last.bias)
 
 
 class DenseEncoder(nn.Module):

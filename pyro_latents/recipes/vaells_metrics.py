@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
 from pyro_latents.evaluation.paths import (
     distance_from_orbit,
+    distance_from_path,
     path_length_correlation,
     rank_correlation,
     spiral_length,
@@ -67,7 +68,7 @@ def _of_manifold(recipe: Recipe, batches: BatchMaker, codes: Tensor) -> dict[str
     if name == "swiss-roll":
         return _of_roll(recipe, codes, spiral_length(examples.extras["position"]))
     if name == "circles" and examples.y is not None:
-        return of_circles(codes, examples.y)
+        return of_circles(codes, examples.y) | of_rotation(recipe, codes, examples.y)
     return {}
 
 
@@ -79,6 +80,19 @@ def of_circles(codes: Tensor, y: Tensor) -> dict[str, float]:
             for label in (0, 1)
         },
         "circles_separable": 100 * _separable(codes, y),
+    }
+
+
+def of_rotation(recipe: Recipe, codes: Tensor, y: Tensor) -> dict[str, float]:
+    """How well codes of two circles lie on paths of one learned operator, the best of them."""
+    distances = [
+        [100 * distance_from_path(psi, codes[y == label]) for label in (0, 1)]
+        for psi in recipe.model.operators.psi
+    ]
+    best = min(range(len(distances)), key=lambda m: max(distances[m]))
+    return {
+        "rotation": best,
+        **{f"circle_{label}_from_path": distances[best][label] for label in (0, 1)},
     }
 
 

@@ -41,8 +41,12 @@ def phased_module(settings: VAELLSSettings, recipe: Recipe) -> PhasedModule:
         return {"network": settings.after_warm_up if 0 < settings.warm_up <= step else 1.0}
 
     milestones: dict[int, Callable[[], None]] = {}
+    if settings.linear_start:
+        milestones[0] = lambda: linear_start(recipe.model, _first_batch(settings, recipe)[0])
     if settings.even_codes:
-        milestones[0] = lambda: even_codes(recipe.model, _first_batch(settings, recipe)[0])
+        milestones[0] = _in_turn(
+            milestones.get(0), lambda: even_codes(recipe.model, _first_batch(settings, recipe)[0])
+        )
     milestones[settings.warm_up] = _in_turn(
         milestones.get(settings.warm_up), lambda: _begin_operators(settings, recipe)
     )
@@ -159,6 +163,14 @@ def _first_batch(settings: VAELLSSettings, recipe: Recipe) -> tuple[Tensor, ...]
     return Batches(
         settings.build_batches(first, recipe.splits), len(first), seed=0, shuffle=False
     ).batch(0)
+
+
+def linear_start(model: nn.Module, x: Tensor) -> None:
+    """Begin with linear maps to the principal components of `x` and back."""
+    z_dim = model.operators.psi.shape[-1]
+    components = torch.linalg.svd(x, full_matrices=False).Vh[:z_dim]
+    model.encoder.start_linear(components)
+    model.decoder.start_linear(components.T)
 
 
 def even_codes(model: nn.Module, x: Tensor) -> None:

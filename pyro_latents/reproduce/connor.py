@@ -12,7 +12,7 @@ from pyro_latents.evaluation.paths import rank_correlation, spiral_length
 from pyro_latents.parameters import local_parameters
 from pyro_latents.plots import save
 from pyro_latents.recipes.recipe import Recipe
-from pyro_latents.recipes.vaells_metrics import measure, of_circles
+from pyro_latents.recipes.vaells_metrics import measure, of_circles, of_rotation
 from pyro_latents.reproduce.connor_pictures import bars, embeddings, operators_in_the_plane
 from pyro_latents.reproduce.experiment import Context, Result, experiment
 from pyro_latents.transport import transport
@@ -68,21 +68,36 @@ def circles(context: Context) -> Result:
     assert test.y is not None
     rows: list[list[Any]] = []
     for name, recipe in recipes.items():
-        found = of_circles(encoded(recipe, test.x), test.y)
-        rows.append([name, *found.values()])
+        codes = encoded(recipe, test.x)
+        along = of_rotation(recipe, codes, test.y) if name == "VAELLS" else {}
+        rows.append(
+            [
+                name,
+                *of_circles(codes, test.y).values(),
+                *(along.get(f"circle_{label}_from_path") for label in (0, 1)),
+            ]
+        )
     norms = torch.linalg.matrix_norm(recipes["VAELLS"].model.operators.psi.detach().cpu())
     magnitudes = save(
         bars(norms, "magnitude of each operator"), context.out / "connor-circles-magnitudes.png"
     )
     return Result(
-        title="Codes of two circles: per cent told apart, and distance from an orbit in per cent",
-        columns=["model", "inner, distance", "outer, distance", "told apart"],
+        title="Codes of two circles: distance from an orbit in per cent, and per cent told apart",
+        columns=[
+            "model",
+            "inner, distance",
+            "outer, distance",
+            "told apart",
+            "inner, from the learned path",
+            "outer, from the learned path",
+        ],
         rows=rows,
         settings=_settings(recipes),
         figures=[*_pictures(context, recipes, test.y.float()), magnitudes],
         notes=[
             "Distances are the largest of a code from the ellipse around zero that fits the codes "
-            "of its circle best, in per cent of their mean length. The paper has pictures only."
+            "of its circle best, in per cent of their mean length; the learned path is one of the "
+            "learned operator that fits both circles best. The paper has pictures only."
         ],
     )
 

@@ -30,8 +30,7 @@ class _Plan:
         nodes: Nodes that are looked at.
         radius: How far they reach.
         kept: Nodes from which to descend.
-        stages: The descents that go on, their steps, and whether with exact derivatives and in
-            double precision; the first, coarse ones are in single.
+        stages: The descents that go on, their steps, and whether with exact derivatives.
         tolerance: The relative decrease of the objective below which a descent ends.
     """
 
@@ -47,7 +46,7 @@ _ALL = 1_000
 # ends apart: exact derivatives, which cost nothing more there, and more descents to the end. Near
 # a rotation a radius changes little with each turn, and the exact path may be many turns long.
 _PLANE = _Plan(16384, 100.0, 14, ((_ALL, 5, True), (6, 6, True), (2, 60, True)), 1e-6)
-_SPACE = _Plan(8192, 7.0, 6, ((_ALL, 4, False), (3, 4, False), (1, 20, True)), 1e-5)
+_SPACE = _Plan(4096, 9.0, 12, ((_ALL, 4, False), (4, 4, False), (2, 20, True)), 1e-5)
 _LONGEST_START = 10.0
 
 
@@ -153,10 +152,12 @@ def descend(
     dtype = start.dtype
     psi, start, end, first = (t.detach().to(torch.float64) for t in (psi, start, end, first))
     norms, unit = _normed(psi)
-    plan, problem_class = _kind(psi)
+    plan = _plan(psi)
     count = len(first)
-    found, objective = minimise(
-        problem_class(unit, start.T.repeat(1, count), end.T.repeat(1, count)),
+    found, objective = _minimise(
+        unit,
+        start.T.repeat(1, count),
+        end.T.repeat(1, count),
         (first * norms).flatten(0, 1).T.contiguous(),
         (weight[:, None] / norms).T.repeat(1, count),
         iterations=plan.stages[-1][1],
@@ -174,9 +175,37 @@ def _normed(psi: Tensor) -> tuple[Tensor, Tensor]:
     return norms, psi / norms[:, None, None]
 
 
-def _kind(psi: Tensor) -> tuple[_Plan, type[PlanarProblem | SeriesProblem]]:
-    """How problems of these operators are searched and differentiated."""
-    return (_PLANE, PlanarProblem) if psi.shape[1] == 2 else (_SPACE, SeriesProblem)
+def _plan(psi: Tensor) -> _Plan:
+    return _PLANE if psi.shape[1] == 2 else _SPACE
+
+
+def _minimise(
+    psi: Tensor,
+    start: Tensor,
+    end: Tensor,
+    c: Tensor,
+    weight: Tensor,
+    *,
+    iterations: int,
+    tolerance: float,
+    exact: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Descend from `c`: on a CPU one problem after the other, elsewhere all together."""
+    how = {"iterations": iterations, "tolerance": tolerance, "exact": exact}
+    if _one_by_one(c.device):
+        # Numba takes half a second to import.
+        from pyro_latents.transport.compiled_newton import minimise_each
+
+        return minimise_each(psi, start, end, c, weight, **how)
+    # Coarse descents are in single precision.
+    parts = [part.to(torch.float64 if exact else torch.float32) for part in (psi, start, end)]
+    problem = (PlanarProblem if psi.shape[1] == 2 else SeriesProblem)(*parts)
+    found, objective = minimise(problem, c.to(parts[0]), weight.to(parts[0]), **how)
+    return found.to(c), objective.to(c)
+
+
+def _one_by_one(device: torch.device) -> bool:
+    return device.type == "cpu"
 
 
 def _search_space(
@@ -184,7 +213,7 @@ def _search_space(
 ) -> tuple[Tensor, Tensor]:
     """Descend from several starts a pair, dropping the worse ones on the way."""
     num_operators, batch = len(psi), len(start)
-    plan, problem_class = _kind(psi)
+    plan = _plan(psi)
     # A start far out only overflows; the direction is what the restart is for.
     length = starts.abs().sum(1, keepdim=True)
     starts = starts * (_LONGEST_START / length.clamp_min(1.0)).clamp_max(1.0)
@@ -202,11 +231,11 @@ def _search_space(
         if objective is not None:
             objective, best = objective.topk(kept, 0, largest=False)
             c = c.gather(1, best.expand(num_operators, -1, -1))
-        number = torch.float64 if exact else torch.float32
-        ends = [part.T.repeat(1, kept).to(number) for part in (start, end, weight)]
-        found, value = minimise(
-            problem_class(psi.to(number), *ends[:2]),
-            c.reshape(num_operators, -1).to(number),
+        ends = [part.T.repeat(1, kept) for part in (start, end, weight)]
+        found, value = _minimise(
+            psi,
+            *ends[:2],
+            c.reshape(num_operators, -1),
             ends[2],
             iterations=iterations,
             tolerance=plan.tolerance,

@@ -35,10 +35,10 @@ class Problem(Protocol):
         ...
 
 
-_FIRST_DAMPING = 1e-2  # relative to the largest diagonal element of J^T J
-_FLOOR = 0.3  # damping is at least this times lambda: a null direction then moves by 1/0.3
-_LONGEST_STEP = 1.0
-_LARGEST_NORM = 250.0
+FIRST_DAMPING = 1e-2  # relative to the largest diagonal element of J^T J
+FLOOR = 0.3  # damping is at least this times lambda: a null direction then moves by 1/0.3
+LONGEST_STEP = 1.0
+LARGEST_NORM = 250.0
 
 
 def minimise(
@@ -66,8 +66,8 @@ def minimise(
     at = problem.derivatives(c, exact=exact)
     objective = _finite(at.value + (weight * c.abs()).sum(0))
     best_c, best = c.clone(), objective.clone()
-    damping = _FIRST_DAMPING * at.gauss_newton.diagonal().amax(-1)
-    floor = _FLOOR * weight.amax(0) + 1e-14
+    damping = FIRST_DAMPING * at.gauss_newton.diagonal().amax(-1)
+    floor = FLOOR * weight.amax(0) + 1e-14
     rows = torch.arange(c.shape[1], device=c.device)
     live = torch.isfinite(objective)
     for _ in range(iterations):
@@ -90,7 +90,7 @@ def minimise(
         new = problem.derivatives(new_c, exact=exact)
         new_objective = _finite(new.value + (weight * new_c.abs()).sum(0))
         gain = objective - new_objective
-        inside = new_c.abs().sum(0) < _LARGEST_NORM
+        inside = new_c.abs().sum(0) < LARGEST_NORM
         accept = (gain > 0) & inside & live
         ratio = gain / expected.abs().clamp_min(1e-300)
         converged = torch.maximum(expected, accept * gain) < tolerance * objective
@@ -120,16 +120,16 @@ def _step(
     """The step, the damping it was found with, and the decrease that the model foretells."""
     step, matrix = _orthant_step(c, at, damping, weight)
     length = step.abs().sum(0)
-    long = (length > _LONGEST_STEP).nonzero()[:, 0]
+    long = (length > LONGEST_STEP).nonzero()[:, 0]
     if len(long):
         # In a null direction the step is inverse to the damping, so this shortens it to one while
         # the directions that the residual determines keep their Newton step.
-        damping = damping.index_put((long,), damping[long] * length[long] / _LONGEST_STEP)
+        damping = damping.index_put((long,), damping[long] * length[long] / LONGEST_STEP)
         step[:, long], matrix[:, :, long] = _orthant_step(
             c[:, long], at.take(long), damping[long], weight[:, long]
         )
         length = step.abs().sum(0).clamp_min(1e-300)
-        step = step * (2 * _LONGEST_STEP / length).clamp_max(1.0)
+        step = step * (2 * LONGEST_STEP / length).clamp_max(1.0)
     expected = -(
         (at.gradient * step).sum(0)
         + 0.5 * ((matrix * step).sum(1) * step).sum(0)

@@ -26,11 +26,11 @@ from pyro_latents.transport.derivatives import Derivatives
 
 # One series serves a norm of up to 7: beyond it the terms grow so large before they fall that
 # cancellation would cost more than six of the sixteen digits, and A is split into equal parts.
-_LARGEST_NORM = 7.0
+LARGEST_NORM = 7.0
 _SMALL_NORM = 3.0
 # A matrix whose norm is not finite, or beyond this, is treated as one of this norm: its value
 # overflows or is far too large, and the step that led there is rejected.
-_HOPELESS_NORM = 120.0
+HOPELESS_NORM = 120.0
 # Below this many columns the number of operations, and not their size, sets the time.
 _WORTH_GROUPING = 48
 _WORTH_ACCUMULATING = 768
@@ -79,7 +79,7 @@ class SeriesProblem:
     ) -> Derivatives:
         num_operators, z_dim, _ = self.psi.shape
         size = a.shape[-1]
-        parts = max(1, math.ceil(norm / _LARGEST_NORM - 1e-9))
+        parts = max(1, math.ceil(norm / LARGEST_NORM - 1e-9))
         a, forward = a / parts, self._forward / parts
         order = _order(norm / parts, 1e-13 if exact else 1e-6)
         inverse, beta = _weights(order, a.dtype, a.device)
@@ -137,11 +137,11 @@ def _growth(a: Tensor) -> Tensor:
 
 def _group(norm: Tensor) -> list[tuple[Tensor | None, float]]:
     """Columns of similar norm, so that a few large ones do not lengthen the series of all."""
-    norm = norm.nan_to_num(_HOPELESS_NORM).clamp_max(_HOPELESS_NORM)
+    norm = norm.nan_to_num(HOPELESS_NORM).clamp_max(HOPELESS_NORM)
     largest = float(norm.amax()) if norm.numel() else 0.0
     if norm.numel() < _WORTH_GROUPING or largest <= _SMALL_NORM:
         return [(None, largest)]
-    edges = [-1.0, _SMALL_NORM, _LARGEST_NORM]
+    edges = [-1.0, _SMALL_NORM, LARGEST_NORM]
     while edges[-1] < largest:
         edges.append(2 * edges[-1])
     groups = []

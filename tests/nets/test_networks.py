@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.nets.leading import over_leading
@@ -33,3 +34,20 @@ def test_over_leading_sees_one_batch_dimension():
 
 def test_an_mlp_without_hidden_layers_is_linear():
     assert len(MLP(4, [], 2)) == 1
+
+
+@pytest.mark.parametrize("hidden", [[], [6], [8, 10, 6]])
+def test_a_linear_start_is_the_given_map(hidden):
+    network, weight = MLP(4, hidden, 3), torch.randn(3, 4)
+    network.start_linear(weight)
+    x = torch.randn(10, 4)
+    assert torch.allclose(network(x), x @ weight.T, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [(MLP(4, [5], 3), "even sizes, not 5"), (MLP(4, [6], 3, nn.Tanh), "needs ReLUs")],
+)
+def test_a_linear_start_needs_pairs_of_relus(network, message):
+    with pytest.raises(ValueError, match=message):
+        network.start_linear(torch.zeros(3, 4))

@@ -9,11 +9,13 @@ from pyro_latents.data.batches import Batches
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.paths import (
     distance_from_orbit,
+    distance_from_path,
     path_length_correlation,
     spiral_length,
 )
 from pyro_latents.parameters import local_parameters
-from pyro_latents.recipes.vaells_training import even_codes
+from pyro_latents.recipes.vaells_metrics import of_circles
+from pyro_latents.recipes.vaells_training import even_codes, linear_start
 from pyro_latents.transport import TransportOperators, fit_operators, infer_coefficients, transport
 
 SMALL = {
@@ -73,6 +75,28 @@ def test_the_latent_scale_is_chosen_after_the_warm_up(tmp_path):
     codes = recipe.model.encoder(recipe.splits.train.x)
     assert recipe.model.operators.scale.item() == pytest.approx(codes.abs().mean().item(), rel=0.1)
     assert recipe.model.operators.scale.item() != 1.0
+
+
+def test_a_linear_start_reconstructs_data_of_a_plane_by_linear_maps():
+    recipe = zoo.recipe("vaells-circles")
+    model, x = recipe.model, recipe.splits.train.x
+    with torch.no_grad():
+        linear_start(model, x)
+        codes = model.encoder(x)
+        # The data have noise of 0.01 around a plane.
+        assert (model.decoder(codes) - x).square().mean().sqrt() < 0.011
+        assert torch.allclose(
+            model.encoder(2 * x[:1] - x[1:2]), 2 * codes[0] - codes[1], atol=1e-5
+        )
+        even_codes(model, x)
+    metrics = of_circles(model.encoder(x).detach(), recipe.splits.train.y)
+    assert metrics["circle_0_from_orbit"] < 5
+    assert metrics["circles_separable"] == 100
+
+
+def test_a_linear_start_is_refused_for_images():
+    with pytest.raises(UserError, match="dense networks"):
+        zoo.recipe("vaells-digits", linear_start=True)
 
 
 def test_even_codes_have_equal_second_moments():
@@ -146,3 +170,15 @@ def test_distances_from_an_ellipse_are_zero_on_it_and_seen_off_it():
     assert distance_from_orbit(codes) < 0.01
     codes[0] *= 1.3
     assert distance_from_orbit(codes) > 0.1
+
+
+def test_distances_from_a_path_are_zero_on_it_and_seen_off_it():
+    psi = torch.tensor([[0.0, -2.0], [0.5, 0.0]])
+    angle = torch.linspace(0, 6, 40)
+    codes = torch.stack([2 * angle.cos(), angle.sin()], 1)
+    assert distance_from_path(psi, codes) < 0.01
+    spiral = psi - 0.2 * torch.eye(2)
+    assert distance_from_path(spiral, codes) > 0.1
+    assert distance_from_path(torch.eye(2), codes) == float("inf")
+    codes[0] *= 1.3
+    assert distance_from_path(psi, codes) > 0.1
