@@ -46,22 +46,27 @@ class MLP(nn.Sequential):
             weight: The map, of shape `out_dim in_dim`.
 
         Raises:
-            ValueError: if a hidden layer is of odd size, or has another activation than ReLU.
+            ValueError: if a hidden layer is of odd size or smaller than twice the input, or if an
+                activation is not ReLU.
         """
         *hidden, last = [layer for layer in self if isinstance(layer, nn.Linear)]
         if not all(isinstance(layer, nn.Linear | nn.ReLU) for layer in self):
             raise ValueError("a linear start needs ReLUs between the layers")
-        before = torch.eye(weight.shape[1]).to(weight)  # the map from x to a layer's input
-        for layer in hidden:
-            if layer.out_features % 2:
-                raise ValueError(f"a linear start needs even sizes, not {layer.out_features}")
-            half = layer.weight[: layer.out_features // 2, : len(before)].clone()
-            columns = [half, -half] if layer is not hidden[0] else [half]
-            layer.weight.copy_(torch.cat([torch.cat(columns, 1), -torch.cat(columns, 1)]))
+        pair = torch.tensor([[1.0], [-1.0]]).to(weight)
+        before = torch.eye(weight.shape[1]).to(weight)  # the map from x to the pairs so far
+        for number, layer in enumerate(hidden):
+            size = layer.out_features
+            if size % 2 or size < 2 * len(before[0]):
+                raise ValueError(
+                    "a linear start needs hidden layers of even sizes, of at least twice the "
+                    f"{len(before[0])} inputs; got {size}"
+                )
+            half = layer.weight[: size // 2, : len(before)].clone()
+            layer.weight.copy_(torch.kron(pair if number == 0 else pair @ pair.T, half))
             nn.init.zeros_(layer.bias)
             before = half @ before
         half = weight @ torch.linalg.pinv(before)
-        last.weight.copy_(torch.cat([half, -half], 1) if hidden else half)
+        last.weight.copy_(torch.kron(pair.T, half) if hidden else half)
         nn.init.zeros_(last.bias)
 
 

@@ -36,7 +36,7 @@ def test_an_mlp_without_hidden_layers_is_linear():
     assert len(MLP(4, [], 2)) == 1
 
 
-@pytest.mark.parametrize("hidden", [[], [6], [8, 10, 6]])
+@pytest.mark.parametrize("hidden", [[], [8], [10, 12, 8]])
 def test_a_linear_start_is_the_given_map(hidden):
     network, weight = MLP(4, hidden, 3), torch.randn(3, 4)
     network.start_linear(weight)
@@ -46,7 +46,7 @@ def test_a_linear_start_is_the_given_map(hidden):
 
 @pytest.mark.parametrize(
     ("network", "message"),
-    [(MLP(4, [5], 3), "even sizes, not 5"), (MLP(4, [6], 3, nn.Tanh), "needs ReLUs")],
+    [(MLP(4, [9], 3), "not 9"), (MLP(4, [6], 3), "not 6"), (MLP(4, [8], 3, nn.Tanh), "ReLUs")],
 )
 def test_a_linear_start_needs_pairs_of_relus(network, message):
     with pytest.raises(ValueError, match=message):
