@@ -46,7 +46,7 @@ def test_a_linear_start_is_the_given_map(hidden):
 
 @pytest.mark.parametrize(
     ("network", "message"),
-    [(MLP(4, [9], 3), "not 9"), (MLP(4, [6], 3), "not 6"), (MLP(4, [8], 3, nn.Tanh), "ReLUs")],
+    [(MLP(4, [9], 3), "got 9"), (MLP(4, [6], 3), "got 6"), (MLP(4, [8], 3, nn.Tanh), "ReLUs")],
 )
 def test_a_linear_start_needs_pairs_of_relus(network, message):
     with pytest.raises(ValueError, match=message):
