@@ -66,7 +66,9 @@ def infer_coefficients(
 
     The objective is not convex. Random starts find local minima (the paper's procedure,
     `search="local"`). By default the objective is first looked up at nodes that all pairs share,
-    and the descent starts from the best of those as well. The answer is found in float64, nothing
+    and the descent starts from the best of those as well. On a CPU a compiled loop descends pair
+    by pair, among torch's threads (its first call on a machine compiles, for a quarter of a
+    minute); on other devices all pairs descend together. The answer is found in float64, nothing
     is differentiated, and a pair's answer does not depend on the other pairs: the starts, random
     ones included, are the same for every pair. The answer is never worse than c = 0.
 

@@ -12,6 +12,8 @@ Hessian where `H + mu I` is positive definite, and the Gauss-Newton matrix elsew
 falls when the model foretold the decrease well and grows when it did not. Problems that have
 converged leave the batch.
 
+On a CPU `compiled_newton` does the same for one problem after the other.
+
 The operators are expected to have norm one, so that a unit of c is about a radian.
 """
 

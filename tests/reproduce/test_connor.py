@@ -17,7 +17,7 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(connor, "DRAWS", 20)
     quick = {"limit_train": 200, "steps": 2, "warm_up": 1}
     monkeypatch.setattr(connor_images, "QUICK", quick)
-    monkeypatch.setattr(connor_images, "QUICK_TEST", 3)
+    monkeypatch.setitem(connor_images.TESTED, "quick", 3)
     monkeypatch.setattr(connor_images, "PARTICLES", 2)
     monkeypatch.setattr(connor_images, "TURNED", 10)
     monkeypatch.setattr(connor_images, "ORBIT_STEPS", 9)
