@@ -1,7 +1,8 @@
 r"""Coefficient inference: the path between two points along the transport operators."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -157,9 +158,7 @@ def descend(
     plan = _plan(psi)
     count = len(first)
     found, objective = _minimise(
-        unit,
-        start.T.repeat(1, count),
-        end.T.repeat(1, count),
+        (unit, start.T.repeat(1, count), end.T.repeat(1, count)),
         (first * norms).flatten(0, 1).T.contiguous(),
         (weight[:, None] / norms).T.repeat(1, count),
         iterations=plan.stages[-1][1],
@@ -182,27 +181,22 @@ def _plan(psi: Tensor) -> _Plan:
 
 
 def _minimise(
-    psi: Tensor,
-    start: Tensor,
-    end: Tensor,
-    c: Tensor,
-    weight: Tensor,
-    *,
-    iterations: int,
-    tolerance: float,
-    exact: bool = True,
+    parts: Sequence[Tensor], c: Tensor, weight: Tensor, *, exact: bool = True, **how: Any
 ) -> tuple[Tensor, Tensor]:
-    """Descend from `c`: on a CPU one problem after the other, elsewhere all together."""
-    how = {"iterations": iterations, "tolerance": tolerance, "exact": exact}
+    """Descend from `c`: on a CPU one problem after the other, elsewhere all together.
+
+    The parts are the operators, the starts and the ends of the paths.
+    """
     if _one_by_one(c.device):
         # Numba takes half a second to import.
         from pyro_latents.transport.compiled_newton import minimise_each
 
-        return minimise_each(psi, start, end, c, weight, **how)
+        return minimise_each(*parts, c, weight, exact=exact, **how)
     # Coarse descents are in single precision.
-    parts = [part.to(torch.float64 if exact else torch.float32) for part in (psi, start, end)]
-    problem = (PlanarProblem if psi.shape[1] == 2 else SeriesProblem)(*parts)
-    found, objective = minimise(problem, c.to(parts[0]), weight.to(parts[0]), **how)
+    number = torch.float64 if exact else torch.float32
+    problem_class = PlanarProblem if len(parts[1]) == 2 else SeriesProblem
+    problem = problem_class(*(part.to(number) for part in parts))
+    found, objective = minimise(problem, c.to(number), weight.to(number), exact=exact, **how)
     return found.to(c), objective.to(c)
 
 
@@ -235,8 +229,7 @@ def _search_space(
             c = c.gather(1, best.expand(num_operators, -1, -1))
         ends = [part.T.repeat(1, kept) for part in (start, end, weight)]
         found, value = _minimise(
-            psi,
-            *ends[:2],
+            (psi, *ends[:2]),
             c.reshape(num_operators, -1),
             ends[2],
             iterations=iterations,

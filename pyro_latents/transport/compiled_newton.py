@@ -29,7 +29,7 @@ def minimise_each(
     tolerance: float,
     exact: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Minimise from the start `c`, as `newton.minimise` does.
+    """Minimise from the start `c`, as `newton.minimise` does, whose other arguments these are.
 
     Args:
         psi: The operators, of shape `num_operators z_dim z_dim`.
@@ -37,9 +37,9 @@ def minimise_each(
         end: The points to be reached, of shape `z_dim batch`.
         c: The starts, of shape `num_operators batch`.
         weight: The L1 weights, of the same shape.
-        iterations: The largest number of steps.
-        tolerance: The relative decrease of the objective below which a problem is done.
-        exact: Whether to use the exact Hessian.
+        iterations: As there.
+        tolerance: As there.
+        exact: As there.
 
     Returns:
         The coefficients, and the objectives, of shape `batch`, infinite where not finite.
