@@ -259,8 +259,8 @@ RECIPES = {
         candidates=200,
         even_codes=True,
     ),
-    # Table 4; 4,004 steps. The networks' step size is that of the authors' saved state: the table's
-    # 0.005 throws the codes about.
+    # Table 4; 4,004 steps. The networks' step size is that of the authors' saved state: the 0.005
+    # of the table throws the codes about.
     "vaells-circles": VAELLSSettings(
         data="circles",
         epochs=308,
