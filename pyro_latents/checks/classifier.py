@@ -59,6 +59,7 @@ def train_classifier(
     num_classes: int,
     *,
     binary: bool = False,
+    steps: int = STEPS,
     seed: int = 0,
     progress: bool = True,
 ) -> Classifier:
@@ -68,6 +69,7 @@ def train_classifier(
         examples: Labelled images.
         num_classes: Classes to tell apart.
         binary: Whether images are binarised at random, as the replicates of a Bernoulli are.
+        steps: Gradient steps.
         seed: Of parameters and batches.
         progress: Whether to show a progress bar.
     """
@@ -76,7 +78,7 @@ def train_classifier(
         torch.manual_seed(seed)
         classifier = Classifier(examples.shape[0], num_classes).to(examples.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=RATE)
-        for _ in tqdm(range(STEPS), desc="classifier", disable=not progress):
+        for _ in tqdm(range(steps), desc="classifier", disable=not progress):
             rows = torch.randint(len(examples), (BATCH,), device=examples.device)
             x = examples.x[rows]
             loss = F.cross_entropy(classifier(x.bernoulli() if binary else x), examples.y[rows])

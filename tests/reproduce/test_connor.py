@@ -20,6 +20,7 @@ def _tiny(monkeypatch):
     monkeypatch.setitem(connor_images.TESTED, "quick", 3)
     monkeypatch.setattr(connor_images, "PARTICLES", 2)
     monkeypatch.setattr(connor_images, "TURNED", 10)
+    monkeypatch.setattr(connor_images, "CLASSIFIER_STEPS", 2)
     monkeypatch.setattr(connor_images, "ORBIT_STEPS", 9)
 
 
