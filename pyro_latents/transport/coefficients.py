@@ -47,7 +47,7 @@ _ALL = 1_000
 # ends apart: exact derivatives, which cost nothing more there, and more descents to the end. Near
 # a rotation a radius changes little with each turn, and the exact path may be many turns long.
 _PLANE = _Plan(16384, 100.0, 14, ((_ALL, 5, True), (6, 6, True), (2, 60, True)), 1e-6)
-_SPACE = _Plan(4096, 9.0, 12, ((_ALL, 4, False), (4, 4, False), (2, 20, True)), 1e-5)
+_SPACE = _Plan(4096, 9.0, 12, ((_ALL, 3, False), (4, 6, False), (1, 20, True)), 1e-5)
 _LONGEST_START = 10.0
 
 
