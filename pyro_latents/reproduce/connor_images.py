@@ -68,10 +68,10 @@ def mnist_paths(context: Context) -> Result:
     run = _train(context, context.data or "mnist", num_operators=4, num_anchors=8)
     recipe = run.recipe
     x, y = _one_of_each(recipe)
-    classifier = _classifier(context, recipe)
+    classifier, reach = _classifier(context, recipe), _usual_reach(recipe)
     figures, rows = [], []
     for m in range(recipe.settings.num_operators):
-        images, change = orbits(recipe, x, m)
+        images, change = orbits(recipe, x, m, reach=reach[m])
         pictures = {str(int(label)): strip for label, strip in zip(y, images, strict=True)}
         path = context.out / f"connor-mnist-operator{m + 1}.png"
         figures.append(save(image_rows(pictures), path))
@@ -79,12 +79,16 @@ def mnist_paths(context: Context) -> Result:
         rows.append([m + 1, norm, change, _kept(classifier, images, y)])
     figures.append(_posterior_draws(context, recipe, x[:SHOWN], "connor-mnist-draws"))
     return Result(
-        title="Operators learned on digits: what half an orbit's images change, and keep",
+        title="Operators learned on digits: what the images of an orbit change, and keep",
         columns=["operator", "Frobenius norm", "squared change per pixel", "class kept, per cent"],
         rows=rows,
         settings=_settings(recipe, context),
         figures=figures,
-        notes=["The class is that which a classifier, trained apart on real images, sees."],
+        notes=[
+            "Orbits go as far to both sides as the median of the paths that are inferred from the "
+            "closest anchor. The class is that which a classifier sees, trained apart on real "
+            "images."
+        ],
     )
 
 
@@ -172,6 +176,18 @@ def _reach(psi: Tensor) -> float:
     speed = torch.linalg.eigvals(psi).imag.abs().max()
     norm = torch.linalg.matrix_norm(psi, 2)
     return float(torch.minimum(torch.pi / 2 / speed, 3 / norm).clamp_max(1e6))
+
+
+def _usual_reach(recipe: Recipe) -> list[float]:
+    """How far the median path goes along each operator, from the closest anchor to an image."""
+    model, test = recipe.model, recipe.splits.test.take(slice(TURNED))
+    with torch.no_grad():
+        codes = model.encoder(test.x) / model.operators.scale
+        starts = model.starts(test.y)
+        ends = codes[:, None].expand_as(starts)
+        c, objective = model.operators.infer(starts, ends, model.inference_weight)
+    closest = c[torch.arange(len(c)), objective.argmin(1)]
+    return closest.abs().median(0).values.tolist()
 
 
 def _quarter_turn(recipe: Recipe, x: Tensor) -> float:
