@@ -84,12 +84,17 @@ def of_circles(codes: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def of_rotation(recipe: Recipe, codes: Tensor, y: Tensor) -> dict[str, float]:
-    """How well codes of two circles lie on paths of one learned operator, the best of them."""
+    """How well codes of two circles lie on paths of one learned operator, the best of them.
+
+    Nothing is returned where no operator rotates.
+    """
     distances = [
         [100 * distance_from_path(psi, codes[y == label]) for label in (0, 1)]
         for psi in recipe.model.operators.psi
     ]
     best = min(range(len(distances)), key=lambda m: max(distances[m]))
+    if not math.isfinite(max(distances[best])):
+        return {}
     return {
         "rotation": best,
         **{f"circle_{label}_from_path": distances[best][label] for label in (0, 1)},

@@ -14,7 +14,7 @@ from pyro_latents.evaluation.paths import (
     spiral_length,
 )
 from pyro_latents.parameters import local_parameters
-from pyro_latents.recipes.vaells_metrics import of_circles
+from pyro_latents.recipes.vaells_metrics import of_circles, of_rotation
 from pyro_latents.recipes.vaells_training import even_codes, linear_start
 from pyro_latents.transport import TransportOperators, fit_operators, infer_coefficients, transport
 
@@ -92,6 +92,20 @@ def test_a_linear_start_reconstructs_data_of_a_plane_by_linear_maps():
     metrics = of_circles(model.encoder(x).detach(), recipe.splits.train.y)
     assert metrics["circle_0_from_orbit"] < 5
     assert metrics["circles_separable"] == 100
+
+
+def test_the_operator_that_rotates_is_found_if_there_is_one():
+    recipe = zoo.recipe("vaells-circles")
+    angle = torch.linspace(0, 6, 40)
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
+    codes, y = torch.cat([circle, 2 * circle]), torch.arange(2).repeat_interleave(40)
+    operators = recipe.model.operators.psi.detach()
+    operators.copy_(torch.eye(2).expand_as(operators))
+    assert not of_rotation(recipe, codes, y)
+    operators[2] = torch.tensor([[0.0, -0.1], [0.1, 0.0]])
+    found = of_rotation(recipe, codes, y)
+    assert found["rotation"] == 2
+    assert max(found["circle_0_from_path"], found["circle_1_from_path"]) < 1
 
 
 def test_a_linear_start_is_refused_for_images():
