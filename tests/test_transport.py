@@ -1,8 +1,15 @@
+import math
+
 import pytest
 import torch
 
 from pyro_latents.errors import UserError
-from pyro_latents.transport import coefficients, infer_coefficients, transport
+from pyro_latents.transport import (
+    coefficients,
+    compiled_residual,
+    infer_coefficients,
+    transport,
+)
 from pyro_latents.transport.coefficients import descend
 from pyro_latents.transport.compiled_newton import minimise_each
 from pyro_latents.transport.line import search_line
@@ -97,6 +104,35 @@ def test_derivatives_equal_autograd(problem_class, z_dim, num_operators, scale):
         assert torch.allclose(found.value[i], f(c[:, i]), rtol=1e-9)
         assert torch.allclose(found.gradient[:, i], gradient, rtol=1e-6, atol=1e-8)
         assert torch.allclose(found.hessian[:, :, i], hessian, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("problem_class", "z_dim", "num_operators", "scale"),
+    [(PlanarProblem, 2, 4, 1.0), (PlanarProblem, 2, 3, 1e-3), (SeriesProblem, 6, 4, 0.3)]
+    + [(SeriesProblem, 5, 2, 2.0)],
+)
+def test_compiled_derivatives_equal_batched_ones(problem_class, z_dim, num_operators, scale):
+    psi, c = random(num_operators, z_dim, z_dim, scale=scale), random(num_operators, 20, seed=1)
+    start, end = random(z_dim, 20, seed=2), random(z_dim, 20, seed=3)
+    batched = problem_class(psi, start, end).derivatives(c)
+    columns = [part.T.contiguous().numpy() for part in (start, end, c)]
+    for i, one in enumerate(zip(*columns, strict=True)):
+        gradient = torch.empty(num_operators, dtype=psi.dtype)
+        gauss_newton, hessian = (gradient.new_empty(num_operators, num_operators) for _ in "gh")
+        left = (part.numpy() for part in (gradient, gauss_newton, hessian))
+        value = compiled_residual.derivatives(psi.numpy(), *one, True, *left)
+        assert value == pytest.approx(batched.value[i].item(), rel=1e-9)
+        assert torch.allclose(gradient, batched.gradient[:, i], rtol=1e-8)
+        assert torch.allclose(gauss_newton, batched.gauss_newton[..., i], rtol=1e-8)
+        assert torch.allclose(hessian, batched.hessian[..., i], rtol=1e-7, atol=1e-8)
+
+
+def test_a_hopelessly_large_exponential_is_infinite_when_compiled():
+    for z_dim in (2, 3):
+        psi, ones = 1e3 * torch.eye(z_dim).double()[None].numpy(), torch.ones(3).double().numpy()
+        left = ones[:1].copy(), ones[:1, None].copy(), ones[:1, None].copy()
+        point = ones[:z_dim]
+        assert compiled_residual.derivatives(psi, point, point, ones[:1], True, *left) == math.inf
 
 
 def test_rough_derivatives_are_near_the_exact_ones():

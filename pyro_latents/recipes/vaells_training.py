@@ -41,12 +41,8 @@ def phased_module(settings: VAELLSSettings, recipe: Recipe) -> PhasedModule:
         return {"network": settings.after_warm_up if 0 < settings.warm_up <= step else 1.0}
 
     milestones: dict[int, Callable[[], None]] = {}
-    if settings.linear_start:
-        milestones[0] = lambda: linear_start(recipe.model, _first_batch(settings, recipe)[0])
-    if settings.even_codes:
-        milestones[0] = _in_turn(
-            milestones.get(0), lambda: even_codes(recipe.model, _first_batch(settings, recipe)[0])
-        )
+    if settings.linear_start or settings.even_codes:
+        milestones[0] = lambda: _begin_networks(settings, recipe)
     milestones[settings.warm_up] = _in_turn(
         milestones.get(settings.warm_up), lambda: _begin_operators(settings, recipe)
     )
@@ -130,6 +126,15 @@ def _optimizers(settings: VAELLSSettings, recipe: Recipe) -> dict[str, torch.opt
     if settings.anchor_learning_rate and not settings.own_anchors:
         optimizers["anchors"] = torch.optim.SGD([model.anchors], lr=settings.anchor_learning_rate)
     return optimizers
+
+
+def _begin_networks(settings: VAELLSSettings, recipe: Recipe) -> None:
+    """Begin with linear networks and even codes, where the settings ask for it."""
+    x = _first_batch(settings, recipe)[0]
+    if settings.linear_start:
+        linear_start(recipe.model, x)
+    if settings.even_codes:
+        even_codes(recipe.model, x)
 
 
 def _begin_operators(settings: VAELLSSettings, recipe: Recipe) -> None:

@@ -71,7 +71,7 @@ def mnist_paths(context: Context) -> Result:
     classifier, reach = _classifier(context, recipe), _usual_reach(recipe)
     figures, rows = [], []
     for m in range(recipe.settings.num_operators):
-        images, change = orbits(recipe, x, m, reach=reach[m])
+        images, change = orbits(recipe, x, m, reach[m])
         pictures = {str(int(label)): strip for label, strip in zip(y, images, strict=True)}
         path = context.out / f"connor-mnist-operator{m + 1}.png"
         figures.append(save(image_rows(pictures), path))
@@ -99,7 +99,7 @@ def rotated_mnist(context: Context) -> Result:
     recipe = run.recipe
     test = recipe.splits.test.take(slice(TURNED))
     upright = test.extras["upright"]
-    images, _ = orbits(recipe, upright, 0, reach=_quarter_turn(recipe, upright))
+    images, _ = orbits(recipe, upright, 0, _quarter_turn(recipe, upright))
     middle = ORBIT_STEPS // 2
     angles = _angles(images)
     classifier = _classifier(context, recipe)
@@ -142,26 +142,21 @@ def rotated_mnist(context: Context) -> Result:
     )
 
 
-def orbits(
-    recipe: Recipe, x: Tensor, operator: int, *, reach: float | None = None
-) -> tuple[Tensor, float]:
+def orbits(recipe: Recipe, x: Tensor, operator: int, reach: float) -> tuple[Tensor, float]:
     """Decode codes moved along one operator, to both sides.
 
     Args:
         recipe: A trained recipe.
         x: Images, of shape `batch channels height width`.
         operator: Which operator.
-        reach: The largest coefficient; by default a quarter turn of the operator's fastest
-            rotation, or a norm of three where it does not rotate.
+        reach: The largest coefficient.
 
     Returns:
         The images, of shape `batch steps channels height width` with the reconstructions in the
-        middle, and the mean squared change of
-        a pixel from the middle to the ends.
+        middle, and the mean squared change of a pixel from the middle to the ends.
     """
     model = recipe.model
     psi = model.operators.psi.detach()[operator : operator + 1]
-    reach = _reach(psi[0]) if reach is None else reach
     c = reach * torch.linspace(-1, 1, ORBIT_STEPS, device=x.device)
     with torch.no_grad():
         start = model.encoder(x) / model.operators.scale
@@ -170,12 +165,6 @@ def orbits(
     middle = images[:, ORBIT_STEPS // 2, None]
     change = (images[:, [0, -1]] - middle).square().mean().item()
     return images, change
-
-
-def _reach(psi: Tensor) -> float:
-    speed = torch.linalg.eigvals(psi).imag.abs().max()
-    norm = torch.linalg.matrix_norm(psi, 2)
-    return float(torch.minimum(torch.pi / 2 / speed, 3 / norm).clamp_max(1e6))
 
 
 def _usual_reach(recipe: Recipe) -> list[float]:
@@ -192,12 +181,16 @@ def _usual_reach(recipe: Recipe) -> list[float]:
 
 def _quarter_turn(recipe: Recipe, x: Tensor) -> float:
     """The coefficient that turns images by 90 degrees if they go on as they begin to turn."""
-    reach = _reach(recipe.model.operators.psi.detach()[0])
-    median = _angles(orbits(recipe, x, 0, reach=reach / 2)[0]).median(0).values
+    psi = recipe.model.operators.psi.detach()[0]
+    speed = torch.linalg.eigvals(psi).imag.abs().max()
+    norm = torch.linalg.matrix_norm(psi, 2)
+    # A quarter turn of the fastest rotation, or a norm of three where nothing rotates.
+    reach = float(torch.minimum(torch.pi / 2 / speed, 3 / norm).clamp_max(1e6))
+    median = _angles(orbits(recipe, x, 0, reach / 2)[0]).median(0).values
     c = torch.linspace(-0.5, 0.5, ORBIT_STEPS) * reach
-    speed = (c * median).sum() / c.square().sum()
+    turned = (c * median).sum() / c.square().sum()
     # An operator that turns nothing is followed no further than it would take to see it turn.
-    return min(90 / max(abs(speed.item()), 1e-6), 10 * reach)
+    return min(90 / max(abs(turned.item()), 1e-6), 10 * reach)
 
 
 def _angles(images: Tensor) -> Tensor:
