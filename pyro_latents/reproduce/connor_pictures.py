@@ -73,6 +73,7 @@ def bars(values: Tensor, title: str) -> Figure:
     """Draw one bar a value."""
     figure, axes = panels(1)
     axes[0].set_axis_on()
+    axes[0].set_aspect("auto")
     axes[0].bar(range(1, len(values) + 1), values.tolist(), color="black")
     axes[0].set_title(title, fontsize=9)
     return figure

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_latents.reproduce import connor, connor_images
-from pyro_latents.reproduce.connor_pictures import orbit
+from pyro_latents.reproduce.connor_pictures import bars, orbit
 from pyro_latents.reproduce.experiment import Context, experiments, reproduce
 
 NAMES = ("swiss-roll", "circles", "rotated-mnist", "mnist-table", "mnist-paths")
@@ -49,6 +49,12 @@ def test_each_writes_its_numbers_and_pictures(name, data, tmp_path):
     assert all(len(row) == len(written["columns"]) for row in written["rows"])
     for path in written["figures"]:
         assert (tmp_path / path.split("/")[-1]).stat().st_size > 1000
+
+
+def test_bars_fill_their_panel():
+    figure = bars(torch.tensor([0.01, 0.04]), "norms")
+    figure.canvas.draw()
+    assert 0.04 <= figure.axes[0].get_ylim()[1] < 0.05
 
 
 def test_an_orbit_stays_in_reach_and_passes_its_point():
