@@ -53,7 +53,7 @@ def test_each_writes_its_numbers_and_pictures(name, data, tmp_path):
 
 def test_bars_fill_their_panel():
     figure = bars(torch.tensor([0.01, 0.04]), "norms")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     assert 0.04 <= figure.axes[0].get_ylim()[1] < 0.05
 
 
