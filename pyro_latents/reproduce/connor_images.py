@@ -224,7 +224,10 @@ def _train(context: Context, data: str, **settings: Any) -> Run:
         **settings,
     )
     parts = [f"{k[4]}{v}" for k, v in settings.items() if k.startswith("num_")]
-    return context.train(recipe, "-".join(["vaells", data, *parts]), **options)
+    run = context.train(recipe, "-".join(["vaells", data, *parts]), **options)
+    # What is drawn to measure a run does not depend on whether it was trained just now.
+    torch.manual_seed(context.seed)
+    return run
 
 
 def _one_of_each(recipe: Recipe) -> tuple[Tensor, Tensor]:
