@@ -16,13 +16,13 @@ import torch
 
 from pyro_latents.data.batches import Batches, BatchMaker, Binarised, Plain
 from pyro_latents.data.examples import Examples
-from pyro_latents.data.rotated import Rotated
 from pyro_latents.data.sources import SOURCES, load
+from pyro_latents.stories.vaells.batches import RotatedWithAnchors
 
 MAKERS: dict[str, Callable[[Examples], BatchMaker]] = {
     "plain": Plain,
     "binarised": Binarised,
-    "rotated": Rotated,
+    "rotated with anchors": RotatedWithAnchors,
 }
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     print(f"{options.data} ({shape}), batches of {options.batch_size}, {options.device}")
     for name, rounds in times.items():
         median = statistics.median(rounds)
-        print(f"{name:12s} {median:8.3f} ms  (fastest round {min(rounds):.3f})")
+        print(f"{name:20s} {median:8.3f} ms  (fastest round {min(rounds):.3f})")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pyro_latents.data.affine import rotate
 from pyro_latents.plots import save
-from pyro_latents.recipes.recipe import Recipe, Run
 from pyro_latents.reproduce.connor import encoded
 from pyro_latents.reproduce.feige_figures import equivariant
 from pyro_latents.reproduce.giannone_figures import transferred
 from pyro_latents.reproduce.vive import reference
+from pyro_latents.runs.recipe import Recipe, Run
 from pyro_latents.transport import transport
 
 PICTURE = Path(__file__).resolve().parent.parent / "tutorials" / "images" / "four-stories.png"

@@ -40,7 +40,7 @@ def main() -> None:
     keep_freed_memory()
     recipe = zoo.recipe(given.recipe, networks=given.networks)
     model, guide = recipe.model, recipe.guide
-    x = torch.rand(given.images, *recipe.settings.x_shape)
+    x = torch.rand(given.images, *recipe.story.x_shape)
 
     began = time.perf_counter()
     log_evidence(model, guide, x, num_particles=given.particles)

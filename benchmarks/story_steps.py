@@ -15,15 +15,13 @@ hand and to the plain one.
 
 import argparse
 import json
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import lightning
+import lightning_fabric
 import pyro
 import torch
 from torch import Tensor, nn
@@ -39,12 +37,11 @@ from pyro_latents.losses.kernels import mmd_squared
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.models.pose_tvae import CLIP
 from pyro_latents.nets.transposed import TransposedConv
-from pyro_latents.parameters import local_parameters
-from pyro_latents.recipes.recipe import Recipe
+from pyro_latents.programs import local_parameters
+from pyro_latents.runs.recipe import Recipe
 from pyro_latents.training.compiled import compile_networks
-from pyro_latents.training.fit import fit
+from pyro_latents.training.loop import Loop, check_hardware
 from pyro_latents.training.options import FitOptions
-from pyro_latents.training.run_folder import RunFolder
 
 STEPS_PER_BLOCK = 10
 WARM_UP = 3  # rounds
@@ -111,8 +108,8 @@ def equivae(model: Any, guide: Any, x: Tensor, y: Tensor, sets: Tensor) -> Tenso
 def pose_tvae(model: Any, guide: Any, x: Tensor) -> Tensor:
     """Equation (9) of Vivé, with a point mass of the pose and no prior of it."""
     features = guide.encoder(x)
-    q = mean_field(guide.families["z"].head, features)
-    pose = guide.families["u"].head(features)
+    q = mean_field(guide.z.head, features)
+    pose = guide.u.head(features)
     pixels = model.warp(torch.sigmoid(model.decoder(q.rsample())), pose)
     return cross_entropy(torch.logit(pixels, eps=CLIP), x) + kl_to_standard(q)
 
@@ -125,27 +122,27 @@ STORIES: dict[str, tuple[Loss | None, dict[str, Any]]] = {
     "pose-tvae-mnist": (pose_tvae, {"warp": "affine6", "pose_prior": "none"}),
     "vaells-swiss-roll": (None, {"candidates": 0}),
 }
-MMD_WEIGHT = zoo.settings_of("triplet-tvae-mnist").mmd_weight
+MMD_WEIGHT = zoo.recipes()["triplet-tvae-mnist"].mmd_weight
 KERNEL = zoo.recipe("triplet-tvae-mnist").loss.kernel
 
 
 def build(name: str) -> Recipe:
     """A recipe on noise in the place of images, the same at each call."""
     recipe = zoo.recipe(name, **STORIES[name][1])
-    if recipe.settings.data == "mnist":
+    if recipe.story.data == "mnist":
         generator = torch.Generator().manual_seed(0)
-        size = STEPS_PER_BLOCK * recipe.settings.batch_size
-        x = torch.rand(size, *recipe.settings.x_shape, generator=generator)
+        size = STEPS_PER_BLOCK * recipe.story.batch_size
+        x = torch.rand(size, *recipe.story.x_shape, generator=generator)
         part = Examples(x, torch.arange(size) % CLASSES)
-        recipe.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
+        recipe.parts.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
     return recipe
 
 
 def by_hand(recipe: Recipe, loss: Loss, batches: list[Batch]) -> Block:
     """A training loop as one would write it for this model alone."""
     model, guide = recipe.model, recipe.guide
-    parameters = [*model.parameters(), *guide.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=recipe.settings.learning_rate, fused=True)
+    parameters = list(nn.ModuleList([model, guide]).parameters())
+    optimizer = torch.optim.Adam(parameters, lr=recipe.story.learning_rate, fused=True)
 
     def block() -> None:
         for batch in batches:
@@ -169,48 +166,18 @@ def plain(recipe: Recipe) -> Recipe:
     return recipe
 
 
-class Trainer:
-    """The trainer in a thread of its own, whose batches wait for their turn: a call is a block."""
+def by_trainer(recipe: Recipe, batches: list[Batch]) -> Block:
+    """The steps of `pyro-latents train`."""
+    options = FitOptions(steps=1, accelerator="cpu", progress=False)
+    fabric = check_hardware(recipe.parts, options, Path())
+    fabric.launch()
+    loop = Loop(fabric, recipe.parts, Path())
 
-    def __init__(self, recipe: Recipe, batches: list[Batch], rounds: int) -> None:
-        self.recipe, self.batches, self.rounds = recipe, batches, rounds
-        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
-        self.failure: Exception | None = None
-        self.thread = threading.Thread(target=self._train, daemon=True)
-        self.thread.start()
+    def block() -> None:
+        for batch in batches:
+            loop.progress.count(loop.step(batch))
 
-    def __call__(self) -> None:
-        """Run a block, and raise what went wrong in it."""
-        self.go.release()
-        self.done.acquire()
-        if self.failure:
-            raise self.failure
-
-    def __len__(self) -> int:
-        """One more than there are: after the last one Lightning would not ask again."""
-        return self.rounds * len(self.batches) + 1
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """There is one epoch."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self.rounds):
-            self.go.acquire()
-            yield from self.batches
-            self.done.release()
-
-    def _train(self) -> None:
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                fit(
-                    self.recipe.settings.training_module(self.recipe),
-                    lambda split, *_: self if split == "train" else None,
-                    RunFolder(folder),
-                    FitOptions(epochs=1, accelerator="cpu", progress=False),
-                )
-        except Exception as error:  # it is the main thread's to handle
-            self.failure = error
-            self.done.release()
+    return block
 
 
 def check_same_objective(recipe: Recipe, loss: Loss, batch: Batch) -> None:
@@ -226,7 +193,7 @@ def contest(name: str, rounds: int) -> dict[str, Any]:
     """Time the contestants of one story."""
     loss, _ = STORIES[name]
     recipe = build(name)
-    source = Batches(recipe.batches(), recipe.settings.batch_size, seed=0)
+    source = Batches(recipe.batches(), recipe.story.batch_size, seed=0)
     batches = [source.batch(i) for i in range(STEPS_PER_BLOCK)]
     contestants: dict[str, Block] = {}
     found: dict[str, Any] = {}
@@ -234,11 +201,11 @@ def contest(name: str, rounds: int) -> dict[str, Any]:
         check_same_objective(recipe, loss, batches[0])
         contestants["by_hand"] = by_hand(recipe, loss, batches)
         contestants["plain"] = by_hand(plain(build(name)), loss, batches)
-    contestants["trainer"] = Trainer(build(name), batches, WARM_UP + rounds)
+    contestants["trainer"] = by_trainer(build(name), batches)
     try:
         compiled = build(name)
         compile_networks(compiled.model, compiled.guide)
-        contestants["compiled"] = Trainer(compiled, batches, WARM_UP + rounds)
+        contestants["compiled"] = by_trainer(compiled, batches)
     except UserError as error:
         found["not_compiled"] = str(error)
     seconds: dict[str, list[float]] = {kind: [] for kind in contestants}
@@ -256,9 +223,6 @@ def contest(name: str, rounds: int) -> dict[str, Any]:
                 continue
             if number >= WARM_UP:
                 seconds[kind].append(time.perf_counter() - began)
-    for trainer in contestants.values():
-        if isinstance(trainer, Trainer):
-            trainer.thread.join()
     base = next(iter(contestants))
     found[f"milliseconds_{base}"] = 1e3 * median(seconds[base]) / STEPS_PER_BLOCK
     for other in (base, "plain"):
@@ -300,7 +264,7 @@ def main() -> None:
         "threads": given.threads,
         "stories": stories,
         "torch": torch.__version__,
-        "lightning": lightning.__version__,
+        "lightning_fabric": lightning_fabric.__version__,
     }
     if given.out:
         given.out.write_text(json.dumps(result, indent=2) + "\n")

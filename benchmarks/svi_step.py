@@ -10,13 +10,12 @@ treats them alike; the medians of the ratios of neighbouring blocks are printed.
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-import lightning
+import lightning_fabric
 import pyro
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -25,10 +24,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pyro_latents import SVI, zoo
 from pyro_latents.guides.families import MIN_SCALE
 from pyro_latents.memory import keep_freed_memory
-from pyro_latents.recipes.recipe import Recipe
-from pyro_latents.training.fit import fit
+from pyro_latents.runs.recipe import Recipe
+from pyro_latents.training.loop import Loop, check_hardware
 from pyro_latents.training.options import FitOptions
-from pyro_latents.training.run_folder import RunFolder
 
 STEPS_PER_BLOCK = 10
 
@@ -75,28 +73,18 @@ def by_svi(
     return block
 
 
-class Blocks:
-    """Batches that hand the turn over after each block: it is the trainer that waits."""
+def by_trainer(recipe: Recipe, batches: list[torch.Tensor]) -> Block:
+    """The steps of `pyro-latents train`."""
+    options = FitOptions(steps=1, accelerator="cpu", progress=False)
+    fabric = check_hardware(recipe.parts, options, Path())
+    fabric.launch()
+    loop = Loop(fabric, recipe.parts, Path())
 
-    def __init__(self, batches: list[torch.Tensor], others: list, rounds: int) -> None:
-        self.batches = batches
-        self.others = others
-        self.rounds = rounds
-        self.seconds: list[list[float]] = []
+    def block() -> None:
+        for x in batches:
+            loop.progress.count(loop.step((x,)))
 
-    def __len__(self) -> int:
-        return self.rounds * len(self.batches)
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Every epoch is the same."""
-
-    def __iter__(self):
-        for _ in range(self.rounds):
-            times = [_seconds(block) for block in self.others]
-            began = time.perf_counter()
-            for x in self.batches:
-                yield (x,)
-            self.seconds.append([*times, time.perf_counter() - began])
+    return block
 
 
 def _seconds(block: Block) -> float:
@@ -116,25 +104,17 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     keep_freed_memory()
     recipes = [zoo.recipe(given.recipe, seed=i) for i in range(5)]
-    size = recipes[0].settings.batch_size
-    batches = [torch.rand(size, *recipes[0].settings.x_shape) for _ in range(STEPS_PER_BLOCK)]
-    others = [
+    size = recipes[0].story.batch_size
+    batches = [torch.rand(size, *recipes[0].story.x_shape) for _ in range(STEPS_PER_BLOCK)]
+    blocks = [
         by_hand(recipes[0], batches),
         by_svi(pyro.infer.SVI, recipes[1], batches, checked=False),
         by_svi(SVI, recipes[2], batches, checked=False),
         by_svi(SVI, recipes[3], batches, checked=True),
+        by_trainer(recipes[4], batches),
     ]
-    blocks = Blocks(batches, others, given.rounds + 3)
-    module = recipes[3].settings.training_module(recipes[4])
-    with tempfile.TemporaryDirectory() as folder:
-        fit(
-            module,
-            lambda split, *_: blocks if split == "train" else None,
-            RunFolder(folder),
-            FitOptions(epochs=1, accelerator="cpu", progress=False),
-        )
     # The first rounds are a warm-up.
-    rounds = blocks.seconds[3:]
+    rounds = [[_seconds(block) for block in blocks] for _ in range(given.rounds + 3)][3:]
     result = {
         "recipe": given.recipe,
         "rounds": len(rounds),
@@ -145,7 +125,7 @@ def main() -> None:
         "ratio_of_our_svi_with_checks": median(r[3] / r[0] for r in rounds),
         "ratio_of_the_trainer": median(r[4] / r[0] for r in rounds),
         "torch": torch.__version__,
-        "lightning": lightning.__version__,
+        "lightning_fabric": lightning_fabric.__version__,
     }
     print(json.dumps(result, indent=2))
     if given.out:

@@ -14,15 +14,19 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import pyro
 import torch
+from torch import Tensor
 
 from pyro_latents import zoo
 from pyro_latents.memory import keep_freed_memory
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
+from pyro_latents.stories.equivae.objective import SemiSupervisedBound
+from pyro_latents.training.plan import adam
 
 NUM_CLASSES = 10  # of every data set of these recipes
 MEGABYTE = 1024  # ru_maxrss is in kilobytes on Linux
@@ -32,25 +36,27 @@ def steps(
     recipe_name: str, decoder: str, size: int, members: int
 ) -> dict[str, Callable[[], None]]:
     """The two kinds of steps of one model."""
-    recipe = zoo.recipe(recipe_name, decoder=decoder)
-    model, guide = recipe.model, recipe.guide
-    shape = recipe.settings.x_shape
-    loss = recipe.loss(model, guide)
     # Equation (4) alone.
-    guide.label_weight = 0.0
-    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-3, fused=True)
+    recipe = zoo.recipe(recipe_name, decoder=decoder, label_weight=0.0)
+    model, guide, bound = recipe.model, recipe.guide, recipe.loss
+    assert isinstance(bound, SemiSupervisedBound)
+    shape = recipe.story.x_shape
+    optimizer = adam(model, guide, learning_rate=1e-3)["all"]
     x, y = torch.rand(size, *shape), torch.arange(size) % NUM_CLASSES
     sets, class_sets = torch.rand(size, members, *shape), torch.rand(NUM_CLASSES, members, *shape)
+    kinds: dict[str, tuple[SemiSupervisedBound, tuple[Tensor, ...]]] = {
+        "labelled": (bound.of_labelled(), (x, class_sets, x, y, sets)),
+        "unlabelled": (bound, (x, class_sets)),
+    }
 
-    def step(unlabelled: bool) -> None:
+    def step(kind: str) -> None:
+        loss, args = kinds[kind]
         optimizer.zero_grad()
-        model.unlabelled_weight = float(unlabelled)
-        args = (x, class_sets) if unlabelled else (x, class_sets, x, y, sets)
         with local_parameters(model, guide), pyro.validation_enabled(False):
-            (loss(*args) / size).backward()
+            (loss.differentiable_loss(model, guide, *args) / size).backward()
         optimizer.step()
 
-    return {"labelled": lambda: step(False), "unlabelled": lambda: step(True)}
+    return {kind: partial(step, kind) for kind in kinds}
 
 
 def memory(job: tuple[str, str, int, int, int, str]) -> float:

@@ -1,7 +1,7 @@
 """A guide for any model whose latent variables are independent given the observation."""
 
 import pyro
-from pyro.distributions import Distribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ class Amortised(PyroModule):
         families: The family of each latent site, by the site's name in the model.
 
     Example:
+        >>> import torch
         >>> from pyro_latents.guides.families import MeanField
         >>> guide = Amortised(nn.Flatten(-3), z=MeanField(64, 2))
         >>> guide.posterior(torch.zeros(5, 1, 8, 8))["z"].event_shape
@@ -29,7 +30,7 @@ class Amortised(PyroModule):
         self.encoder = encoder
         self.families = nn.ModuleDict(families)
 
-    def posterior(self, x: Tensor) -> dict[str, Distribution]:
+    def posterior(self, x: Tensor) -> dict[str, TorchDistributionMixin]:
         """Return the distribution of each latent site given `x`, of shape `batch *x_shape`."""
         features = self.encoder(x)
         return {name: family(features) for name, family in self.families.items()}

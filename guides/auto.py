@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pyro.infer.autoguide import AutoGuide
 
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 
 
 def auto_guide(kind: Callable[[Callable], AutoGuide], model: Callable, *batch: Any) -> AutoGuide:

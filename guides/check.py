@@ -13,8 +13,14 @@ from pyro.infer import Predictive
 from pyro.poutine import Trace
 
 from pyro_latents.errors import UserError
-from pyro_latents.parameters import local_parameters
-from pyro_latents.traces import Site, latent_sites, plate_nesting, random_sites, vectorised
+from pyro_latents.programs import (
+    Site,
+    latent_sites,
+    local_parameters,
+    plate_nesting,
+    random_sites,
+    vectorised,
+)
 
 PARTICLES = 3
 

@@ -8,25 +8,26 @@ over exactly: it has one value for each class in a dimension of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
-import torch
-from pyro import poutine
-from pyro.distributions import Categorical, Distribution
+from pyro.distributions import Categorical
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.guides.families import Family
-from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE
+from pyro_latents.models.equivae import Codes, SetEncoder
+from pyro_latents.programs import centre
 
 
 class EquiVAEGuide(PyroModule):
     r"""`q(v | r, x)`, and `q(y | x)` for points without a label.
 
     Args:
+        invariant: The set encoder, the model's own, with its class means.
         encoder: Maps images and codes `r` to features, as `EquivariantEncoder` does.
         v: The family of the equivariant code.
-        model: The model, for its set encoder and its class means. It is no part of this guide's
-            state.
         classifier: Maps images to logits of `q(y | x)`. Without one, `q(y | x)` is the paper's
             rule without parameters, :math:`\propto \exp(-\|f_\mathrm{inv}(x) - r_y\|^2)`.
         shared: Whether the classifier maps ``encoder.image_features(x)`` instead of images.
@@ -34,21 +35,61 @@ class EquiVAEGuide(PyroModule):
 
     def __init__(
         self,
+        invariant: SetEncoder,
         encoder: nn.Module,
         v: Family,
-        model: EquiVAE,
         classifier: nn.Module | None = None,
         *,
         shared: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.invariant = invariant
+        self.encoder: Any = encoder
         self.v = v
         self.classifier = classifier
         self.shared = shared
-        self._model = (model,)
 
-    def posterior(self, x: Tensor, r: Tensor) -> Distribution:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
+        *,
+        size: int = 1,
+    ) -> dict[str, Tensor]:
+        """Draw the latent sites; the arguments are the model's."""
+        return self.infer(x, y, sets)
+
+    def posterior(
+        self, x: Tensor, y: Tensor | None = None, sets: Tensor | Codes | None = None
+    ) -> dict[str, TorchDistributionMixin]:
+        """Return the distribution of each latent site; that of `v` is at the likeliest class."""
+        codes = self.invariant(sets)
+        if y is not None:
+            return {"v": self.v_posterior(x, codes[y] if sets is None else codes)}
+        q_y = self.label_posterior(x, codes)
+        return {"y": q_y, "v": self.v_posterior(x, codes[centre(q_y)])}
+
+    def infer(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
+        *,
+        part: str = "",
+    ) -> dict[str, Tensor]:
+        """Draw the latent sites of points of one kind; the arguments are `EquiVAE.process`'s."""
+        codes, drawn = self.invariant(sets), {}
+        picked = y is None or sets is None
+        with pyro.plate(f"data{part}", len(x), dim=-1):
+            if y is None:
+                q_y = self.label_posterior(x, codes)
+                y = pyro.sample(f"y{part}", q_y, infer={"enumerate": "parallel"})
+                drawn[f"y{part}"] = y
+            q_v = self.v_posterior(x, codes[y] if picked else codes)
+            return {**drawn, f"v{part}": pyro.sample(f"v{part}", q_v)}
+
+    def v_posterior(self, x: Tensor, r: Tensor) -> TorchDistributionMixin:
         """Return `q(v | r, x)`, of batch shape `*leading`.
 
         Args:
@@ -71,108 +112,61 @@ class EquiVAEGuide(PyroModule):
         """Return the logits of `q(y | x)`, of shape `batch classes`; see `label_posterior`."""
         if self.classifier is not None:
             return self.classifier(self.encoder.image_features(x) if self.shared else x)
-        model = self._model[0]
-        codes = model.class_means if codes is None else codes
-        return -(model.invariant.embed(x)[..., None, :] - codes).square().sum(-1)
-
-    def forward(
-        self, x: Tensor, y: Tensor | None = None, sets: Tensor | None = None, *, size: int = 1
-    ) -> dict[str, Tensor]:
-        """Draw the latent sites; the arguments are the model's."""
-        return self.infer(x, y, sets)
-
-    def infer(self, x: Tensor, y: Tensor | None, sets: Tensor | None) -> dict[str, Tensor]:
-        """Draw the latent sites of points of one kind; the arguments are `EquiVAE`'s."""
-        codes = self.codes(sets)
-        with pyro.plate("data", len(x), dim=-1):
-            if y is None:
-                return self.sample_unlabelled(x, codes)
-            r = codes[y] if sets is None else codes
-            return {"v": pyro.sample("v", self.posterior(x, r))}
-
-    def codes(self, sets: Tensor | None) -> Tensor:
-        """Return the codes of sets, held for the model, or the class means."""
-        model = self._model[0]
-        return model.class_means if sets is None else model.invariant.hold(sets)
-
-    def sample_unlabelled(self, x: Tensor, class_codes: Tensor) -> dict[str, Tensor]:
-        """Draw `y` and `v` within the plate, one value of `y` for each class in parallel."""
-        q_y = self.unknown_label_posterior(x, class_codes)
-        y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-        return {"y": y, "v": pyro.sample("v", self.posterior(x, class_codes[y]))}
-
-    def unknown_label_posterior(self, x: Tensor, class_codes: Tensor) -> Categorical:
-        """Return `q(y | x)` as the bound of unlabelled points has it."""
-        return self.label_posterior(x, class_codes)
+        codes = self.invariant.class_means if codes is None else codes
+        return -(self.invariant.embed(x)[..., None, :] - codes).square().sum(-1)
 
 
 class SemiSupervisedGuide(EquiVAEGuide):
-    """The guide of unlabelled and labelled points together.
+    """The guide of unlabelled and labelled points together; the arguments are the parent's."""
 
-    To the objective of labelled points it adds `log q(y | x)`, without which `q(y | x)` may
-    predict one label for all (section 2.3).
-
-    Args:
-        encoder: Maps images and codes `r` to features.
-        v: The family of the equivariant code.
-        model: The model.
-        classifier: Maps images to logits of `q(y | x)`, or None for the rule by distances.
-        shared: Whether the classifier maps ``encoder.image_features(x)`` instead of images.
-        label_weight: The weight of `log q(y | x)`, one in the paper; 0 for none.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        v: Family,
-        model: SemiSupervisedEquiVAE,
-        classifier: nn.Module | None = None,
-        *,
-        shared: bool = False,
-        label_weight: float = 1.0,
-    ) -> None:
-        super().__init__(encoder, v, model, classifier, shared=shared)
-        self.label_weight = label_weight
-        # The share of the gradient that the bound of unlabelled points hands to `q(y | x)`; a
-        # trainer raises it from 0 to 1. The value of the bound does not depend on it.
-        self.label_gradient = 1.0
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
-        class_sets: Tensor | None = None,
+        class_sets: Tensor | Codes | None = None,
         x_labelled: Tensor | None = None,
         y_labelled: Tensor | None = None,
-        sets: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
         *,
         size: int = 1,
     ) -> dict[str, Tensor]:
         """Draw the latent sites of both kinds of points; the arguments are the model's."""
-        model = self._model[0]
         drawn = {}
-        class_codes = self.codes(class_sets)
         if x_labelled is not None:
-            with (
-                poutine.scale(scale=model.labelled_weight),
-                pyro.plate("data_labelled", len(x_labelled), dim=-1),
-            ):
-                r = class_codes[y_labelled] if sets is None else self.codes(sets)
-                q = self.posterior(x_labelled, r)
-                drawn["v_labelled"] = pyro.sample("v_labelled", q)
-                if self.label_weight:
-                    log_q = self.label_posterior(x_labelled, class_codes).log_prob(y_labelled)
-                    # A guide's densities are subtracted from the objective. The term has an
-                    # ordinary gradient and no draw to score: Pyro's word is `has_rsample`.
-                    pyro.factor("log_q_y", -self.label_weight * log_q, has_rsample=True)
-        if not model.unlabelled_weight:
-            return drawn
-        with (
-            poutine.scale(scale=model.unlabelled_weight),
-            pyro.plate("data", len(x), dim=-1),
-        ):
-            return drawn | self.sample_unlabelled(x, class_codes)
+            drawn = self.labelled(x, class_sets, x_labelled, y_labelled, sets)
+        return drawn | self.infer(x, None, class_sets)
 
-    def unknown_label_posterior(self, x: Tensor, class_codes: Tensor) -> Categorical:
-        """Return `q(y | x)`, with ``label_gradient`` of its gradient."""
-        logits = self.label_posterior(x, class_codes).logits
-        return Categorical(logits=torch.lerp(logits.detach(), logits, self.label_gradient))
+    def posterior(  # type: ignore[override]
+        self,
+        x: Tensor,
+        class_sets: Tensor | Codes | None = None,
+        x_labelled: Tensor | None = None,
+        y_labelled: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
+    ) -> dict[str, TorchDistributionMixin]:
+        """Return the distribution of each latent site of both kinds of points."""
+        found = super().posterior(x, None, class_sets)
+        if x_labelled is not None:
+            found["v_labelled"] = super().posterior(x_labelled, y_labelled, sets)["v"]
+        return found
+
+    def labelled(self, x: Any, class_sets: Any, *of_labelled: Any) -> dict[str, Tensor]:
+        """Draw the sites of the labelled points alone; the arguments are those of both kinds."""
+        return self.infer(*of_labelled, part="_labelled")
+
+    def classify(
+        self,
+        x: Tensor,
+        class_sets: Tensor | Codes | None = None,
+        x_labelled: Tensor | None = None,
+        y_labelled: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
+    ) -> None:
+        """Observe the known labels under `q(y | x)`, at the site ``y_aux``.
+
+        It is no part of the guide, but what an objective may add: without `log q(y | x)` of the
+        labelled points, `q(y | x)` may predict one label for all (section 2.3).
+        """
+        if x_labelled is not None:
+            q_y = self.label_posterior(x_labelled, self.invariant(class_sets))
+            with pyro.plate("data_aux", len(x_labelled), dim=-1):
+                pyro.sample("y_aux", q_y, obs=y_labelled)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from pyro.distributions import (
     Delta,
-    Distribution,
     LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
 )
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 import pyro_latents.distributions.divergences  # noqa: F401 - of the normals below
@@ -53,7 +53,7 @@ class MeanField(Family):
         super().__init__(in_dim, event_dim)
         self.head = nn.Linear(in_dim, 2 * event_dim)
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return `N(loc, diag(scale^2))` of event shape `(event_dim,)`."""
         loc, log_scale = self.head(features).chunk(2, dim=-1)
         return Normal(loc, log_scale.exp() + MIN_SCALE).to_event(1)
@@ -68,6 +68,9 @@ class FullRank(Family):
     carry anything.
     """
 
+    _rows: Tensor
+    _columns: Tensor
+
     def __init__(self, in_dim: int, event_dim: int) -> None:
         super().__init__(in_dim, event_dim)
         self.head = nn.Linear(in_dim, 2 * event_dim)
@@ -78,7 +81,7 @@ class FullRank(Family):
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return `N(loc, L L^T)` of event shape `(event_dim,)`."""
         loc, log_scale = self.head(features).chunk(2, dim=-1)
         scale = log_scale.exp() + MIN_SCALE
@@ -92,28 +95,24 @@ class LowRank(Family):
     """A normal whose covariance is diagonal plus low rank: correlations at a linear cost.
 
     The factor of low rank is in units of the diagonal's standard deviations, and starts small.
-
-    Args:
-        in_dim: Size of the features.
-        event_dim: Size of the latent variable.
-        rank: Rank of the covariance beside its diagonal.
     """
 
-    def __init__(self, in_dim: int, event_dim: int, rank: int = 2) -> None:
+    RANK = 2
+
+    def __init__(self, in_dim: int, event_dim: int) -> None:
         super().__init__(in_dim, event_dim)
-        self.rank = rank
         self.head = nn.Linear(in_dim, 2 * event_dim)
-        self.factor = nn.Linear(in_dim, rank * event_dim)
+        self.factor = nn.Linear(in_dim, self.RANK * event_dim)
         # Not zero, where a factor's gradient is zero in the mean over its draws.
         nn.init.normal_(self.factor.weight, std=START)
         nn.init.zeros_(self.factor.bias)
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return `N(loc, diag + W W^T)` of event shape `(event_dim,)`."""
         loc, log_scale = self.head(features).chunk(2, dim=-1)
         scale = log_scale.exp() + MIN_SCALE
         factor = self.factor(features / self.in_dim**0.5)
-        factor = factor.unflatten(-1, (self.event_dim, self.rank))
+        factor = factor.unflatten(-1, (self.event_dim, self.RANK))
         return LowRankMultivariateNormal(loc, scale[..., None] * factor, scale.square())
 
 
@@ -124,7 +123,7 @@ class PointMass(Family):
         super().__init__(in_dim, event_dim)
         self.head = nn.Linear(in_dim, event_dim)
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return a unit point mass of event shape `(event_dim,)`."""
         return Delta(self.head(features), event_dim=1)
 
@@ -135,35 +134,26 @@ class Flow(Family):
     Noise goes through affine autoregressive transforms, then a location and a scale that are read
     off the features as a mean-field normal's are, so that a draw and its density take one pass.
     The transforms start near the identity: the flow is at first the mean-field normal.
-
-    Args:
-        in_dim: Size of the features, the context of every transform.
-        event_dim: Size of the latent variable.
-        transforms: The number of autoregressive transforms.
-        hidden_dims: Sizes of the hidden layers of each.
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        event_dim: int,
-        transforms: int = 2,
-        hidden_dims: tuple[int, ...] = (128, 128),
-    ) -> None:
+    TRANSFORMS = 2
+    HIDDEN_DIMS = (128, 128)
+
+    def __init__(self, in_dim: int, event_dim: int) -> None:
         super().__init__(in_dim, event_dim)
         flows = import_zuko().flows
         noise = flows.MAF(
             event_dim,
             context=in_dim,
-            transforms=transforms,
-            hidden_features=hidden_dims,
+            transforms=self.TRANSFORMS,
+            hidden_features=self.HIDDEN_DIMS,
             randperm=False,
         )
         place = flows.ElementWiseTransform(event_dim, context=in_dim, hidden_features=())
         # zuko's transforms run from the latent variable to noise; these are given the other way.
         self.flow = flows.Flow([place.inv, noise.transform.inv], noise.base)
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return the flow's distribution, of event shape `(event_dim,)`."""
         return FlowDistribution(self.flow(features))
 

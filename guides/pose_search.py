@@ -13,15 +13,17 @@ at the means of the code. The choice has no gradient; the network `f` keeps its 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pyro
 import torch
-from pyro.distributions import Delta, Distribution
+from pyro.distributions import Delta
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_latents.guides.pose_tvae import TVAE, PoseFirst, centre
-from pyro_latents.models.pose_tvae import PoseTVAE
+from pyro_latents.guides.pose_tvae import PoseGuide
+from pyro_latents.programs import centre
 
 
 class TurnSearch(PyroModule):
@@ -30,7 +32,7 @@ class TurnSearch(PyroModule):
     Args:
         guide: The guide, with a point-mass family for `u`, whose first number is an angle in
             radians, as of `Affine5`.
-        model: The model, which scores the turns. It is no part of this guide's state.
+        pixels: The model's `p(x | z, u)`, which scores the turns.
         num_turns: The turns K; their number multiplies the cost of the search, which needs no
             gradient.
 
@@ -38,13 +40,19 @@ class TurnSearch(PyroModule):
         ValueError: if there is no turn to try.
     """
 
-    def __init__(self, guide: TVAE | PoseFirst, model: PoseTVAE, *, num_turns: int = 8) -> None:
+    def __init__(
+        self,
+        guide: PoseGuide,
+        pixels: Callable[[Tensor, Tensor], TorchDistributionMixin],
+        *,
+        num_turns: int = 8,
+    ) -> None:
         super().__init__()
         if num_turns < 1:
             raise ValueError(f"TurnSearch expects num_turns >= 1; got {num_turns}.")
         self.guide = guide
-        self._model = (model,)
-        turns = torch.zeros(num_turns, model.u_dim)
+        self.pixels = pixels
+        turns = torch.zeros(num_turns, guide.u.event_dim)
         turns[:, 0] = torch.arange(num_turns) * (2 * math.pi / num_turns)
         self.register_buffer("_turns", turns, persistent=False)
 
@@ -53,7 +61,7 @@ class TurnSearch(PyroModule):
         with pyro.plate("data", len(x), dim=-1):
             return {name: pyro.sample(name, q) for name, q in self.posterior(x).items()}
 
-    def posterior(self, x: Tensor) -> dict[str, Distribution]:
+    def posterior(self, x: Tensor) -> dict[str, TorchDistributionMixin]:
         """Return the pose's point mass and `q(z | x, u)` at it.
 
         Args:
@@ -67,8 +75,7 @@ class TurnSearch(PyroModule):
     @torch.no_grad()
     def _best(self, x: Tensor, features: Tensor, pose: Tensor) -> Tensor:
         """The number of the best turn, of shape `batch`."""
-        model = self._model[0]
         poses = pose + self._turns[:, None]
         z = centre(self.guide.code_posterior(x, features, poses))
-        score = model.pixels(z, poses).log_prob(x) - 0.5 * z.square().sum(-1)
+        score = self.pixels(z, poses).log_prob(x) - 0.5 * z.square().sum(-1)
         return score.argmax(0)

@@ -14,18 +14,20 @@ Every guide starts with the pose at the identity: the last layer of its head is 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from math import log
 
 import pyro
 import torch
-from pyro.distributions import Distribution, TransformedDistribution
+from pyro.distributions import TransformedDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform
 
 from pyro_latents.distributions.pose_priors import PosePrior
-from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import Family, FamilyFactory, MeanField, PointMass
+from pyro_latents.programs import centre
 from pyro_latents.warps import Warp
 
 
@@ -42,7 +44,7 @@ class Scaled(Family):
         self.family = family
         self.scale = scale
 
-    def forward(self, features: Tensor) -> Distribution:
+    def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return the family's distribution, scaled, of event shape `(event_dim,)`."""
         # The cache hands a flow back the very draw whose density it has kept.
         scaling = AffineTransform(0.0, self.scale, event_dim=1, cache_size=1)
@@ -67,49 +69,38 @@ def pose_family(factory: FamilyFactory, in_dim: int, prior: PosePrior) -> Family
     return family
 
 
-class TVAE(Amortised):
-    """`q(z | x) q(u | x)`, two heads on the features of one network.
-
-    Args:
-        encoder: Maps images to features, with ``features_dim``.
-        z: The family of the code.
-        u: The family of the pose, from `pose_family`.
-    """
-
-    def __init__(self, encoder: nn.Module, z: Family, u: Family) -> None:
-        # In the order of the model, which mean-field objectives insist on.
-        super().__init__(encoder, u=u, z=z)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the encoder's features."""
-        return self.encoder(x)
-
-    def pose_posterior(self, features: Tensor) -> Distribution:
-        """Return `q(u | x)`."""
-        return self.families["u"](features)
-
-    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
-        """Return `q(z | x)`, whatever the pose."""
-        return self.families["z"](features)
-
-
-class PoseFirst(PyroModule):
+class PoseGuide(PyroModule):
     """`q(u | x) q(z | x, u)`: the pose is drawn first and the code given it.
 
-    Implementing such a guide: write ``features``, ``pose_posterior`` and ``code_posterior``.
+    Args:
+        z: The family of the code.
+        u: The family of the pose, from `pose_family`.
+
+    Implementing such a guide: write ``features`` and ``code_posterior``.
     """
+
+    def __init__(self, *, z: Family, u: Family) -> None:
+        super().__init__()
+        self.z = z
+        self.u = u
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """Return what both posteriors are computed from."""
+        """Return what the pose is inferred from, and the code as far as it can be."""
 
     @abstractmethod
-    def pose_posterior(self, features: Tensor) -> Distribution:
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> TorchDistributionMixin:
+        """Return `q(z | x, u)`.
+
+        Args:
+            x: Of shape `batch channels height width`.
+            features: Those of `x`.
+            u: Of shape `*leading batch u_dim`.
+        """
+
+    def pose_posterior(self, features: Tensor) -> TorchDistributionMixin:
         """Return `q(u | x)`."""
-
-    @abstractmethod
-    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
-        """Return `q(z | x, u)`."""
+        return self.u(features)
 
     def forward(self, x: Tensor, *, size: int = 1) -> dict[str, Tensor]:
         """Draw both sites in the plate of the data; `size` is the model's and unused."""
@@ -119,21 +110,53 @@ class PoseFirst(PyroModule):
             z = pyro.sample("z", self.code_posterior(x, features, u))
         return {"z": z, "u": u}
 
-    def posterior(self, x: Tensor, u: Tensor | None = None) -> dict[str, Distribution]:
-        """Return `q(u | x)` and `q(z | x, u)`.
+    def posterior(self, x: Tensor) -> dict[str, TorchDistributionMixin]:
+        """Return `q(u | x)`, and `q(z | x, u)` at the centre of the pose.
 
         Args:
             x: Of shape `batch channels height width`.
-            u: The pose that the code is given, `batch u_dim`: the mean of `q(u | x)` by default,
-                or a draw where a flow has no mean.
         """
         features = self.features(x)
-        q_u = self.pose_posterior(features)
-        u = centre(q_u) if u is None else u
-        return {"z": self.code_posterior(x, features, u), "u": q_u}
+        pose = self.pose_posterior(features)
+        return {"z": self.code_posterior(x, features, centre(pose)), "u": pose}
 
 
-class DTVAE(PoseFirst):
+class TVAE(PoseGuide):
+    """`q(z | x) q(u | x)`, two heads on the features of one network.
+
+    Args:
+        encoder: Maps images to features, with ``features_dim``.
+        z: The family of the code.
+        u: The family of the pose, from `pose_family`.
+    """
+
+    def __init__(self, encoder: nn.Module, *, z: Family, u: Family) -> None:
+        super().__init__(z=z, u=u)
+        self.encoder = encoder
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the encoder's features."""
+        return self.encoder(x)
+
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> TorchDistributionMixin:
+        """Return `q(z | x)`, whatever the pose."""
+        return self.z(features)
+
+
+class JointTVAE(TVAE):
+    """`q(u | x) q(z | u, x)` from one network: code and pose depend on each other.
+
+    The difference from `TVAE`: the family of the code has the encoder's features and the pose that
+    was drawn. With flows for both this is one flow over `(u, z)`.
+    """
+
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> TorchDistributionMixin:
+        """Return `q(z | u, x)`."""
+        leading = torch.broadcast_shapes(features.shape[:-1], u.shape[:-1])
+        return self.z(torch.cat([features.expand(*leading, -1), u.expand(*leading, -1)], dim=-1))
+
+
+class DTVAE(PoseGuide):
     """The double transformer: localise, undo the pose, encode the upright image.
 
     Args:
@@ -142,8 +165,7 @@ class DTVAE(PoseFirst):
         z: The family of the code.
         u: The family of the pose, from `pose_family`.
         warp: The model's warp.
-        prior: The model's prior, for its link. It stays the model's and is no part of this
-            guide's state.
+        pose: The link of the model's prior, from `u` to the parameters of the warp.
     """
 
     def __init__(
@@ -154,25 +176,19 @@ class DTVAE(PoseFirst):
         z: Family,
         u: Family,
         warp: Warp,
-        prior: PosePrior,
+        pose: Callable[[Tensor], Tensor],
     ) -> None:
-        super().__init__()
+        super().__init__(z=z, u=u)
         self.localiser = localiser
         self.encoder = encoder
-        self.z = z
-        self.u = u
         self.warp = warp
-        self._prior = (prior,)
+        self.pose = pose
 
     def features(self, x: Tensor) -> Tensor:
         """Return the localiser's features."""
         return self.localiser(x)
 
-    def pose_posterior(self, features: Tensor) -> Distribution:
-        """Return `q(u | x)`."""
-        return self.u(features)
-
-    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
+    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> TorchDistributionMixin:
         """Return `q(z | y)`, y the upright image."""
         return self.z(self.encoder(self.upright(x, u)))
 
@@ -183,44 +199,4 @@ class DTVAE(PoseFirst):
             x: Of shape `*leading channels height width`.
             u: Of shape `*leading u_dim`.
         """
-        return self.warp.undo(x, self._prior[0].pose(u))
-
-
-class JointTVAE(PoseFirst):
-    """`q(u | x) q(z | u, x)` from one network: code and pose depend on each other.
-
-    The difference from `TVAE`: the family of the code sees the pose that was drawn. With flows
-    for both this is one flow over `(u, z)`.
-
-    Args:
-        encoder: Maps images to features.
-        z: The family of the code, whose features are the encoder's and `u`.
-        u: The family of the pose, from `pose_family`.
-    """
-
-    def __init__(self, encoder: nn.Module, *, z: Family, u: Family) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.z = z
-        self.u = u
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the encoder's features."""
-        return self.encoder(x)
-
-    def pose_posterior(self, features: Tensor) -> Distribution:
-        """Return `q(u | x)`."""
-        return self.u(features)
-
-    def code_posterior(self, x: Tensor, features: Tensor, u: Tensor) -> Distribution:
-        """Return `q(z | u, x)`."""
-        leading = torch.broadcast_shapes(features.shape[:-1], u.shape[:-1])
-        return self.z(torch.cat([features.expand(*leading, -1), u.expand(*leading, -1)], dim=-1))
-
-
-def centre(distribution: Distribution) -> Tensor:
-    """Return the mean, or a draw of a distribution that knows no mean, as flows do not."""
-    try:
-        return distribution.mean
-    except NotImplementedError:
-        return distribution.rsample()
+        return self.warp.undo(x, self.pose(u))

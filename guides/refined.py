@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Distribution, Normal, TransformedDistribution
+from pyro.distributions import Normal, TransformedDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_latents.traces import latent_sites, plate_nesting, vectorised
+from pyro_latents.programs import latent_sites, plate_nesting, vectorised
 
 # Below it, a scale that is estimated from draws of a point mass would be zero.
 MIN_SCALE = 1e-3
@@ -30,15 +32,15 @@ class Refined(PyroModule):
     The guide that is wrapped is drawn from, its draws give a mean and a scale for each coordinate
     (of the unconstrained space of the site), and Adam then raises the bound in these numbers,
     which are every data point's own: the amortisation gap is closed, and what remains is the gap
-    of the family. In training mode, and while ``refining`` is false, it is the wrapped guide
-    alone, whose parameters are the only ones here.
+    of the family. The parameters here are the wrapped guide's and have no gradient while
+    ``refining``: to train them, set it to false, or train the guide by itself.
 
     Args:
         model: The generative model; it is not a part of this module.
         guide: The guide to refine, whose sites have continuous supports.
         steps: Gradient steps for each data point.
         learning_rate: Of Adam, in units of the unconstrained space.
-        refining: Whether to refine in evaluation mode; a trainer's validation would take long.
+        refining: Whether to refine; if not, this is the wrapped guide.
 
     References:
         Semi-Amortized Variational Autoencoders (Kim et al., 2018), https://arxiv.org/abs/1802.02550
@@ -47,49 +49,42 @@ class Refined(PyroModule):
     def __init__(
         self,
         model: Callable,
-        guide: Callable,
+        guide: Any,
         *,
         steps: int = 50,
         learning_rate: float = 0.03,
         refining: bool = True,
     ) -> None:
         super().__init__()
-        # In a tuple, so that the model's parameters do not become this module's.
-        self._model = (model,)
+        # A function, so that the model's parameters do not become this module's.
+        self._model = partial(model)
         self.guide = guide
         self.steps = steps
         self.learning_rate = learning_rate
         self.refining = refining
-        self._kept: tuple[tuple[Any, ...], _Refinement] | None = None
+        self._kept: tuple[list[tuple[Any, int]], _Refinement] | None = None
 
-    def posterior(self, *batch: Any) -> dict[str, Distribution]:
+    def posterior(self, *batch: Any) -> dict[str, TorchDistributionMixin]:
         """Return the refined distribution of each latent site, or the wrapped guide's own."""
-        if self._is_plain():
+        if not self.refining:
             return self.guide.posterior(*batch)
         return self._refinement(batch).distributions()
 
     def forward(self, *batch: Any, **options: Any) -> dict[str, Tensor]:
         """Draw every latent site, in the plates of the wrapped guide."""
-        if self._is_plain():
+        if not self.refining:
             return self.guide(*batch, **options)
         return self._refinement(batch).draw()
 
-    def train(self, mode: bool = True) -> Refined:
-        """Switch between training and evaluation, and forget what was refined."""
-        self._kept = None
-        return super().train(mode)
-
-    def _is_plain(self) -> bool:
-        return self.training or not self.refining
-
     def _refinement(self, batch: tuple[Any, ...]) -> _Refinement:
         # An importance estimate asks for the same batch many times, a few particles each.
-        if self._kept is None or not _are_same(self._kept[0], batch):
+        state = _versions(*batch, *_parameters(self.guide), *_parameters(self._model.func))
+        if self._kept is None or not _are_same(self._kept[0], state):
             # Plates and handlers around this guide are not for the search.
             with poutine.block(), torch.enable_grad():
                 found = _Refinement(self.guide, batch)
-                found.climb(self._model[0], batch, self.steps, self.learning_rate)
-            self._kept = (batch, found)
+                found.climb(self._model, batch, self.steps, self.learning_rate)
+            self._kept = (state, found)
         return self._kept[1]
 
 
@@ -121,11 +116,11 @@ class _Refinement:
                 scale.log().clone().requires_grad_(),
             )
 
-    def distributions(self) -> dict[str, Distribution]:
+    def distributions(self) -> dict[str, TorchDistributionMixin]:
         """The distribution of each site, over its own support."""
         return {name: self._distribution(name) for name in self.sites}
 
-    def _distribution(self, name: str) -> Distribution:
+    def _distribution(self, name: str) -> TorchDistributionMixin:
         loc, log_scale = self.parameters[name]
         support = self.sites[name]["fn"].support
         base = Normal(loc, log_scale.exp()).to_event(len(self.sites[name]["fn"].event_shape))
@@ -161,8 +156,9 @@ class _Refinement:
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
             guide_trace = poutine.trace(drawn).get_trace()
             model_trace = poutine.trace(poutine.replay(scored, guide_trace)).get_trace(*batch)
-            bound = model_trace.log_prob_sum() - guide_trace.log_prob_sum()
-            gradients = torch.autograd.grad(-bound / PARTICLES, free)
+            loss = (guide_trace.log_prob_sum() - model_trace.log_prob_sum()) / PARTICLES
+            assert isinstance(loss, Tensor)
+            gradients = torch.autograd.grad(loss, free)
             for tensor, gradient in zip(free, gradients, strict=True):
                 tensor.grad = gradient
             optimizer.step()
@@ -176,5 +172,16 @@ def _is_real(support: Constraint) -> bool:
     return getattr(support, "base_constraint", support) is constraints.real
 
 
-def _are_same(batch: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    return len(batch) == len(other) and all(a is b for a, b in zip(batch, other, strict=True))
+def _parameters(program: Any) -> Iterable[Tensor]:
+    return program.parameters() if isinstance(program, nn.Module) else ()
+
+
+def _versions(*held: Any) -> list[tuple[Any, int]]:
+    """What is held, each with the number of times that it was written to."""
+    return [(thing, thing._version if isinstance(thing, Tensor) else 0) for thing in held]
+
+
+def _are_same(one: list[tuple[Any, int]], other: list[tuple[Any, int]]) -> bool:
+    return len(one) == len(other) and all(
+        a is b and m == n for (a, m), (b, n) in zip(one, other, strict=True)
+    )

@@ -13,15 +13,23 @@ not from the pixels.
 | :math:`q_\xi, h_\xi` | ``T_features``, ``T_family`` |
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import pyro
 import torch
-from pyro.distributions import Distribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import FamilyFactory, MeanField, PointMass
 from pyro_latents.nets.mlp import DenseEncoder
+from pyro_latents.programs import centre
+
+Posteriors = dict[str, TorchDistributionMixin]
+# What is done at a site with its distribution: it is sampled, say.
+Visit = Callable[[str, TorchDistributionMixin], Tensor]
 
 
 class TripletGuide(PyroModule):
@@ -36,100 +44,11 @@ class TripletGuide(PyroModule):
             ``features_dim``.
         z_dim: Size of the codes.
         transformation_dim: Size of `T`.
+        num_views: Of an image; a triplet has two.
         view_family: Of `q(z0 | x)`, `q(z1 | x1)` and `q(z2 | x2)`.
         z_family: Of `q(z | z1, z2)`.
         T_family: Of `q(T | z1, z2)`.
         hidden_dims: Sizes of the hidden layers over the codes; the paper's are two of 1000.
-    """
-
-    num_views = 2
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        z_dim: int,
-        transformation_dim: int,
-        *,
-        view_family: FamilyFactory = MeanField,
-        z_family: FamilyFactory = MeanField,
-        T_family: FamilyFactory = PointMass,
-        hidden_dims: tuple[int, ...] = (1000, 1000),
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.view_family = view_family(encoder.features_dim, z_dim)
-        self.z_features = DenseEncoder((self.num_views * z_dim,), hidden_dims)
-        self.z_family = z_family(hidden_dims[-1], z_dim)
-        self.T_features = DenseEncoder((2 * z_dim,), hidden_dims)
-        self.T_family = T_family(hidden_dims[-1], transformation_dim)
-
-    def posterior(self, x: Tensor) -> Distribution:
-        """Return `q(z0 | x)`, the code of an image alone, for `batch *x_shape`."""
-        return self.view_family(self.encoder(x))
-
-    def code_posterior(self, *codes: Tensor) -> Distribution:
-        """Return `q(z | z1, z2)` given the codes of the views, each `*leading z_dim`."""
-        return self.z_family(self.z_features(torch.cat(codes, dim=-1)))
-
-    def transformation_posterior(self, z1: Tensor, z2: Tensor) -> Distribution:
-        """Return `q(T | z1, z2)` given the codes of the views, each `*leading z_dim`."""
-        return self.T_family(self.T_features(torch.cat([z1, z2], dim=-1)))
-
-    def forward(self, x: Tensor, *views: Tensor, size: int = 1) -> dict[str, Tensor]:
-        """Draw every latent site in the plate of the data.
-
-        Args:
-            x: Images, of shape `batch *x_shape`.
-            *views: Their views, each of the same shape.
-            size: The model's, and unused.
-
-        Raises:
-            ValueError: if the number of views is another than the guide's.
-        """
-        if len(views) != self.num_views:
-            raise ValueError(
-                f"{type(self).__name__} infers from {self.num_views} views; got {len(views)}. "
-                "The posterior of an image alone is guide.posterior(x)."
-            )
-        draws: dict[str, Tensor] = {}
-        with pyro.plate("data", len(x), dim=-1):
-            # One pass of the encoder over the image and its views, stacked in front.
-            features = self.encoder(torch.stack([x, *views]))
-            for i in range(1, self.num_views + 1):
-                draws[f"z{i}"] = pyro.sample(f"z{i}", self.view_family(features[i]))
-            codes = list(draws.values())
-            draws["z"] = pyro.sample("z", self.code_posterior(*codes))
-            draws |= self.draw_transformations(draws["z"], codes)
-            draws["z0"] = pyro.sample("z0", self.view_family(features[0]))
-        return draws
-
-    def draw_transformations(self, z: Tensor, codes: list[Tensor]) -> dict[str, Tensor]:
-        """Sample `T` given the codes of the views."""
-        return {"T": pyro.sample("T", self.transformation_posterior(*codes))}
-
-    def image_guide(self) -> Amortised:
-        """Return the guide of one image, for ``model.image_model()``: `q(z | x)`."""
-        return Amortised(self.encoder, z=self.view_family)
-
-
-class SeveralViewsGuide(TripletGuide):
-    r"""The posterior of any number of views, each with a transformation of its own.
-
-    .. math:: q_\phi(z_0 | x) \, q_\psi(z | z_1, \ldots, z_V)
-              \prod_i q_\phi(z_i | x_i) \, q_\xi(T_i | z, z_i)
-
-    It differs from `TripletGuide` in that a transformation is inferred from where it leads from
-    and where to, as there is no second view along it.
-
-    Args:
-        encoder: As in `TripletGuide`, as are all arguments not named here.
-        z_dim: As in `TripletGuide`.
-        transformation_dim: As in `TripletGuide`.
-        num_views: The number of views.
-        view_family: As in `TripletGuide`.
-        z_family: As in `TripletGuide`.
-        T_family: As in `TripletGuide`.
-        hidden_dims: As in `TripletGuide`.
     """
 
     def __init__(
@@ -144,21 +63,95 @@ class SeveralViewsGuide(TripletGuide):
         T_family: FamilyFactory = PointMass,
         hidden_dims: tuple[int, ...] = (1000, 1000),
     ) -> None:
-        # Set past nn.Module, which is not initialised yet: the networks below depend on it.
-        object.__setattr__(self, "num_views", num_views)
-        super().__init__(
-            encoder,
-            z_dim,
-            transformation_dim,
-            view_family=view_family,
-            z_family=z_family,
-            T_family=T_family,
-            hidden_dims=hidden_dims,
-        )
+        super().__init__()
+        self.num_views = num_views
+        self.encoder = encoder
+        features_dim: Any = encoder.features_dim
+        self.view_family = view_family(features_dim, z_dim)
+        self.z_features = DenseEncoder((num_views * z_dim,), hidden_dims)
+        self.z_family = z_family(hidden_dims[-1], z_dim)
+        self.T_features = DenseEncoder((2 * z_dim,), hidden_dims)
+        self.T_family = T_family(hidden_dims[-1], transformation_dim)
 
-    def draw_transformations(self, z: Tensor, codes: list[Tensor]) -> dict[str, Tensor]:
-        """Sample the transformation of each view given `z` and the view's code."""
-        return {
-            f"T{i}": pyro.sample(f"T{i}", self.transformation_posterior(z, code))
-            for i, code in enumerate(codes, start=1)
+    def code_posterior(self, *codes: Tensor) -> TorchDistributionMixin:
+        """Return `q(z | z1, z2)` given the codes of the views, each `*leading z_dim`."""
+        return self.z_family(self.z_features(torch.cat(codes, dim=-1)))
+
+    def transformation_posterior(self, z1: Tensor, z2: Tensor) -> TorchDistributionMixin:
+        """Return `q(T | z1, z2)` given the codes of the views, each `*leading z_dim`."""
+        return self.T_family(self.T_features(torch.cat([z1, z2], dim=-1)))
+
+    def forward(self, x: Tensor, *views: Tensor, size: int = 1) -> dict[str, Tensor]:
+        """Draw every latent site in the plate of the data.
+
+        Args:
+            x: Images, of shape `batch *x_shape`.
+            *views: Their views, each of the same shape.
+            size: The model's, and unused.
+
+        Raises:
+            ValueError: if the number of views is another than the guide's.
+        """
+        with pyro.plate("data", len(x), dim=-1):
+            return self._visit(x, views, pyro.sample)
+
+    def posterior(self, x: Tensor, *views: Tensor) -> Posteriors:
+        """Return the distribution of each latent site, given the centres of those before it.
+
+        Args:
+            x: As in ``forward``.
+            *views: As in ``forward``.
+        """
+        found: Posteriors = {}
+
+        def visit(name: str, distribution: TorchDistributionMixin) -> Tensor:
+            found[name] = distribution
+            return centre(distribution)
+
+        self._visit(x, views, visit)
+        return found
+
+    def image_guide(self) -> Amortised:
+        """Return the guide of one image, for ``model.image_model()``: `q(z | x)`.
+
+        It is `q(z0 | x)`, and shares the encoder and the family of the views.
+        """
+        return Amortised(self.encoder, z=self.view_family)
+
+    def _visit(self, x: Tensor, views: tuple[Tensor, ...], visit: Visit) -> dict[str, Tensor]:
+        """Go through equation (2), and return the value that a visit gave to each site."""
+        if len(views) != self.num_views:
+            raise ValueError(
+                f"{type(self).__name__} infers from {self.num_views} views; got {len(views)}. "
+                "The posterior of an image alone is guide.image_guide().posterior(x)."
+            )
+        # One pass of the encoder over the image and its views, stacked in front.
+        features = self.encoder(torch.stack([x, *views]))
+        found = {
+            f"z{i}": visit(f"z{i}", self.view_family(features[i]))
+            for i in range(1, self.num_views + 1)
         }
+        codes = list(found.values())
+        found["z"] = visit("z", self.code_posterior(*codes))
+        for name, T in self._transformations(found["z"], codes).items():
+            found[name] = visit(name, T)
+        found["z0"] = visit("z0", self.view_family(features[0]))
+        return found
+
+    def _transformations(self, z: Tensor, codes: list[Tensor]) -> Posteriors:
+        return {"T": self.transformation_posterior(*codes)}
+
+
+class SeveralViewsGuide(TripletGuide):
+    r"""The posterior of any number of views, each with a transformation of its own.
+
+    .. math:: q_\phi(z_0 | x) \, q_\psi(z | z_1, \ldots, z_V)
+              \prod_i q_\phi(z_i | x_i) \, q_\xi(T_i | z, z_i)
+
+    It differs from `TripletGuide` in that a transformation is inferred from where it leads from
+    and where to, as there is no second view along it.
+    """
+
+    def _transformations(self, z: Tensor, codes: list[Tensor]) -> Posteriors:
+        posteriors = [self.transformation_posterior(z, code) for code in codes]
+        return {f"T{i}": posterior for i, posterior in enumerate(posteriors, start=1)}

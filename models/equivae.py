@@ -6,6 +6,13 @@ r"""The EquiVAE of Feige (2019): an invariant code of the class, an equivariant 
 The `m` points :math:`x_i` are labelled ones of class `y` other than `x`. They are arguments of the
 process, and like the paper it is written as if points were drawn independently given them.
 
+Model and guide need the same :math:`r_y`. Both are programs of the sets, and each can be run on
+its own; whoever runs both on one batch encodes its sets first, with :meth:`EquiVAE.encoded`, and
+gives both programs the `Codes` in the place of the sets. Programs that are given sets encode them
+each for itself: the same codes in evaluation, and in training codes under another dropout, which
+leaves the objective a bound and costs the time. A guide of one's own finds the `Codes` there too,
+and `SetEncoder` takes either.
+
 Names: :math:`f_\mathrm{inv}` -> ``invariant``, :math:`D^y_\mathrm{lab}` -> ``sets``.
 
 References:
@@ -13,25 +20,78 @@ References:
     https://arxiv.org/abs/1902.03251
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import Categorical, Normal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
-from pyro_latents.nets.feige import joined
-from pyro_latents.nets.sets import SetEncoder
+from pyro_latents.nets.leading import over_leading
+from pyro_latents.programs import evaluation_mode
 
 ROWS = 1_000  # points that class means are computed of at a time
 
 
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Codes in the place of the sets that they are of.
+
+    Args:
+        r: Of shape `*leading r_dim`.
+    """
+
+    r: Tensor
+
+    def __len__(self) -> int:
+        return len(self.r)
+
+
+class SetEncoder(nn.Module):
+    r"""The code of a set: the mean of a network over its members, equation (2).
+
+    .. math:: r = \frac{1}{m} \sum_{i=1}^m f_\mathrm{inv}(x_i)
+
+    The value does not depend on the order of the members. Where no sets are given, the codes are
+    those of the classes, the means over all labelled points: the buffer ``class_means``, zero
+    until :meth:`EquiVAE.refresh_class_means` has been called.
+
+    Args:
+        network: Maps `n *x_shape` to `n r_dim`.
+        r_dim: Size of a code.
+        num_classes: The number of classes.
+        event_dims: The number of dimensions of one member.
+    """
+
+    class_means: Tensor
+
+    def __init__(
+        self, network: nn.Module, r_dim: int, num_classes: int, event_dims: int = 3
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.r_dim = r_dim
+        self.event_dims = event_dims
+        self.register_buffer("class_means", torch.zeros(num_classes, r_dim))
+
+    def forward(self, sets: Tensor | Codes | None = None) -> Tensor:
+        """Map `*leading m *x_shape` to `*leading r_dim`; without sets, return the class means."""
+        if sets is None:
+            return self.class_means
+        return sets.r if isinstance(sets, Codes) else self.embed(sets).mean(-2)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return `f_inv(x)` of single members, `*leading *x_shape` to `*leading r_dim`."""
+        return over_leading(self.network, x, self.event_dims)
+
+
 class EquiVAE(PyroModule):
     """A class with its code, and a standard normal code of the point within it.
-
-    Where no sets are given, the code of a class is the mean of `f_inv` over its labelled points:
-    the buffer ``class_means``, zero until :meth:`refresh_class_means` has been called.
 
     Args:
         invariant: The set encoder.
@@ -42,11 +102,16 @@ class EquiVAE(PyroModule):
 
     Example:
         >>> from pyro_latents.nets.mlp import DenseDecoder
-        >>> sets = SetEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), r_dim=3)
-        >>> decoder = DenseDecoder(3 + 2, (1, 8, 8))
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> sets, decoder = SetEncoder(network, 3, num_classes=4), DenseDecoder(3 + 2, (1, 8, 8))
         >>> EquiVAE(sets, decoder, v_dim=2, class_weights=torch.full((4,), 0.25))(size=5).shape
         torch.Size([5, 1, 8, 8])
     """
+
+    # Which of the arguments are sets.
+    sets_at: ClassVar[tuple[int, ...]] = (2,)
+    class_weights: Tensor
+    _zero: Tensor
 
     def __init__(
         self,
@@ -63,7 +128,6 @@ class EquiVAE(PyroModule):
         self.v_dim = v_dim
         self.likelihood = likelihood or Bernoulli()
         self.register_buffer("class_weights", class_weights / class_weights.sum())
-        self.register_buffer("class_means", torch.zeros(len(class_weights), invariant.r_dim))
         self.register_buffer("_zero", torch.zeros(()), persistent=False)
 
     @property
@@ -71,11 +135,16 @@ class EquiVAE(PyroModule):
         """The number of classes."""
         return len(self.class_weights)
 
+    @property
+    def class_means(self) -> Tensor:
+        """The codes of the classes where no sets are given, of shape `classes r_dim`."""
+        return self.invariant.class_means
+
     def forward(
         self,
         x: Tensor | None = None,
         y: Tensor | None = None,
-        sets: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
         *,
         size: int = 1,
     ) -> Tensor:
@@ -94,22 +163,34 @@ class EquiVAE(PyroModule):
         return self.process(x, y, sets, size=size)
 
     def process(
-        self, x: Tensor | None, y: Tensor | None, sets: Tensor | None, *, size: int, part: str = ""
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
+        *,
+        size: int = 1,
+        part: str = "",
     ) -> Tensor:
         """Run the generative process with `part` at the end of the name of each site."""
         self._check(x, y, sets)
-        codes = self.class_means if sets is None else self.invariant(sets)
+        codes = self.invariant(sets)
         # One code a point, or one a class that `y` picks from, enumerated or not.
         picked = y is None or sets is None
         known = y if x is None else x
-        size = size if known is None else len(known)
-        with pyro.plate(f"data{part}", size, dim=-1):
-            y = pyro.sample(f"y{part}", Categorical(self.class_weights), obs=y)
+        with pyro.plate(f"data{part}", size if known is None else len(known), dim=-1):
+            y = pyro.sample(f"y{part}", Categorical(logits=self.class_weights.log()), obs=y)
             r = codes[y] if picked else codes
             r = pyro.deterministic(f"r{part}", r, event_dim=1)  # eq. 2
             prior = Normal(self._zero, 1.0).expand([self.v_dim]).to_event(1)
             v = pyro.sample(f"v{part}", prior)
             return pyro.sample(f"x{part}", self.likelihood(self.decoder(joined(r, v))), obs=x)
+
+    def encoded(self, *batch: Any) -> tuple[Any, ...]:
+        """Return the arguments of :meth:`forward` with `Codes` in the place of their sets."""
+        return tuple(
+            Codes(self.invariant(given)) if i in self.sets_at and given is not None else given
+            for i, given in enumerate(batch)
+        )
 
     @torch.no_grad()
     def refresh_class_means(self, x: Tensor, y: Tensor) -> None:
@@ -119,29 +200,26 @@ class EquiVAE(PyroModule):
             x: The labelled points, of shape `n *x_shape`.
             y: Their classes, of shape `n`.
         """
-        codes = self.embed(x.to(self.class_means.device))
+        # Sums of half precision would not see the last points.
+        codes = self.embed(x)
+        codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
         y = y.to(codes.device)
-        sums = torch.zeros_like(self.class_means).index_add_(0, y, codes.to(self.class_means))
+        sums = codes.new_zeros(self.class_means.shape).index_add_(0, y, codes)
         counts = torch.bincount(y, minlength=self.num_classes).clamp_min(1)
         self.class_means.copy_(sums / counts[:, None])
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Return `f_inv(x)` of points, `n r_dim`, without dropout and without a gradient."""
-        training = self.invariant.training
-        self.invariant.eval()
-        try:
-            return torch.cat([self.invariant.embed(part) for part in x.split(ROWS)])
-        finally:
-            self.invariant.train(training)
+        with evaluation_mode(self.invariant):
+            parts = x.split(ROWS)
+            return torch.cat([self.invariant.embed(part.to(self.class_means)) for part in parts])
 
-    def _check(self, x: Tensor | None, y: Tensor | None, sets: Tensor | None) -> None:
+    def _check(self, x: Tensor | None, y: Tensor | None, sets: Tensor | Codes | None) -> None:
         if y is not None and x is not None and len(y) != len(x):
             raise ValueError(f"EquiVAE expects one y for each of the {len(x)} x; got {len(y)}.")
-        if sets is None:
-            return
         expected = self.num_classes if y is None else len(y)
-        if len(sets) != expected:
+        if sets is not None and len(sets) != expected:
             raise ValueError(
                 f"EquiVAE expects {expected} sets, "
                 f"{'one a class without y' if y is None else 'one for each y'}; got {len(sets)}."
@@ -149,44 +227,22 @@ class EquiVAE(PyroModule):
 
 
 class SemiSupervisedEquiVAE(EquiVAE):
-    """An EquiVAE of unlabelled and labelled points together: equation (7).
+    """An EquiVAE of unlabelled and labelled points together, those of equation (7).
 
     Unlabelled points have the sites ``y``, ``r``, ``v`` and ``x``; labelled ones have
     ``y_labelled``, ``r_labelled``, ``v_labelled`` and ``x_labelled``, in a plate of their own.
-
-    Args:
-        invariant: The set encoder.
-        decoder: Maps `*leading r_dim+v_dim` to the parameters of the likelihood.
-        v_dim: Size of the equivariant code.
-        class_weights: Relative frequencies of the classes, of shape `classes`.
-        likelihood: `p(x | decoder(r, v))`; Bernoulli pixels if not given.
-        labelled_weight: What the terms of labelled points are multiplied by.
+    The arguments are those of `EquiVAE`.
     """
 
-    def __init__(
-        self,
-        invariant: SetEncoder,
-        decoder: nn.Module,
-        *,
-        v_dim: int,
-        class_weights: Tensor,
-        likelihood: Likelihood | None = None,
-        labelled_weight: float = 1.0,
-    ) -> None:
-        super().__init__(
-            invariant, decoder, v_dim=v_dim, class_weights=class_weights, likelihood=likelihood
-        )
-        self.labelled_weight = labelled_weight
-        # What the terms of unlabelled points are multiplied by; a trainer raises it from 0 to 1.
-        self.unlabelled_weight = 1.0
+    sets_at = (1, 4)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor | None = None,
-        class_sets: Tensor | None = None,
+        class_sets: Tensor | Codes | None = None,
         x_labelled: Tensor | None = None,
         y_labelled: Tensor | None = None,
-        sets: Tensor | None = None,
+        sets: Tensor | Codes | None = None,
         *,
         size: int = 1,
     ) -> Tensor:
@@ -205,10 +261,15 @@ class SemiSupervisedEquiVAE(EquiVAE):
             The observed or drawn unlabelled `x`.
         """
         if x_labelled is not None:
-            with poutine.scale(scale=self.labelled_weight):
-                self.process(x_labelled, y_labelled, sets, size=size, part="_labelled")
-        # A weight of zero is no scale for Pyro, and nothing need be computed.
-        if x is not None and not self.unlabelled_weight:
-            return x
-        with poutine.scale(scale=self.unlabelled_weight or 1.0):
-            return self.process(x, None, class_sets, size=size)
+            self.labelled(x, class_sets, x_labelled, y_labelled, sets)
+        return self.process(x, None, class_sets, size=size)
+
+    def labelled(self, x: Any, class_sets: Any, *of_labelled: Any) -> Tensor:
+        """Run the process of the labelled points alone; the arguments are those of both kinds."""
+        return self.process(*of_labelled, part="_labelled")
+
+
+def joined(a: Tensor, b: Tensor) -> Tensor:
+    """Concatenate along the last dimension, after broadcasting all others."""
+    leading = torch.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    return torch.cat([a.expand(*leading, -1), b.expand(*leading, -1)], dim=-1)

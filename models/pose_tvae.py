@@ -18,7 +18,8 @@ References:
 
 import pyro
 import torch
-from pyro.distributions import Distribution, Normal
+from pyro.distributions import Normal
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -79,11 +80,11 @@ class PoseTVAE(PyroModule):
             The observed or drawn images.
         """
         with pyro.plate("data", size if x is None else len(x), dim=-1):
-            u = pyro.sample("u", self.prior())
+            u = pyro.sample("u", self.prior())  # u ~ p(u)
             z = pyro.sample("z", Normal(self._zero, 1.0).expand([self.z_dim]).to_event(1))
             return pyro.sample("x", self.pixels(z, u), obs=x)  # eq. 8
 
-    def pixels(self, z: Tensor, u: Tensor) -> Distribution:
+    def pixels(self, z: Tensor, u: Tensor) -> TorchDistributionMixin:
         """Return `p(x | z, u)`, with the shapes of ``probabilities``."""
         # The warp acts on probabilities, as printed; their clipped logits (appendix A) give the
         # same likelihood as the probabilities, and a stable one.

@@ -7,20 +7,11 @@ r"""The transformation-aware VAE of Giannone et al. (2019): images and a latent 
 A triplet is an image, the image under some transformation, and the image under its inverse. What
 the transformation is, is never told: `T` is inferred from the two views.
 
-**The indirect coherence term.** The authors replace the divergence of `z0` in their equation (3)
-by :math:`\mathcal{F} = -E[\log p(x | z)] + \mathrm{KL}[q(z_0 | x) \| \mathcal{N}(0, I)]`. Its
-first half is a likelihood, so here it is one: the site ``x_indirect``, a second rendering of the
-image, straight from `z`, that is observed with the same `x`. Its second half is the KL of `z0`
-to the prior of `z` (by equation (1) the marginal of `z0`), which the objective takes:
-``TraceMMD_ELBO(..., prior_of={"z0": "z"})``. Run forward, the model is equation (1) either way.
-
-The views have no such term in the paper. With ``indirect_views`` they have one: each is rendered
-from :math:`r(z, T)` too, in ``x1_indirect`` and ``x2_indirect``. A discrepancy between batches
-does not ask that the `T` of a triplet be that triplet's; this does, and `T` comes to turn other
-images as it turned its own.
-
 Differs from the paper: there `r` is the map itself, `z1 = z + T`; here it has a small normal
 noise (``transition_scale``), so that every site has a density and any objective can be used.
+
+The authors' indirect coherence term :math:`\mathcal{F}` is no part of the process, and stands in
+the objective: ``TraceMMD_ELBO(..., copies={"z0": "z"})``.
 
 Not reproduced: `z` as a matrix, which the outlook mentions in half a sentence.
 
@@ -29,7 +20,6 @@ Not reproduced: `z` as a matrix, which the outlook mentions in half a sentence.
 | :math:`r_\chi(\cdot, T)` | ``transformation`` |
 | :math:`p_\theta` | ``decoder`` and ``likelihood`` |
 | :math:`\pi(z), \pi(T)` | standard normal |
-| :math:`\mathcal{F}_{x|z}` | ``x_indirect`` and ``prior_of`` |
 
 References:
     No Representation without Transformation (Giannone, Masci, Osendorfer, 2019)
@@ -37,12 +27,14 @@ References:
 
 import pyro
 import torch
-from pyro.distributions import Delta, Distribution, Normal
+from pyro.distributions import Delta, Normal
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
-from pyro_latents.latent_transformations import LatentTransformation
+from pyro_latents.models.latent_transformations import LatentTransformation
+from pyro_latents.models.vae import VAE
 
 
 class TripletTVAE(PyroModule):
@@ -51,19 +43,16 @@ class TripletTVAE(PyroModule):
     Args:
         decoder: Maps `*leading z_dim` to the parameters of the likelihood, `*leading *x_shape`.
         z_dim: Size of the code.
-        transformation: `r`; None is the empty set of transformations, and the model the VAE, with
-            the sites ``z`` and ``x`` (figure 1c).
+        transformation: `r`.
         likelihood: `p(x | decoder(z))`; Bernoulli pixels if not given.
         transition_scale: Standard deviation of `r(. | z, T)` about `apply(z, T)`; with 0, the
             paper's own, it is a point mass, and only draws of it are of use.
-        indirect: Whether the image is also scored under `z`.
-        indirect_views: Whether each view is also scored under `r(z, T)`, without its noise.
 
     Raises:
         ValueError: if the transformation is of another size, or the scale is negative.
 
     Example:
-        >>> from pyro_latents.latent_transformations import Additive
+        >>> from pyro_latents.models.latent_transformations import Additive
         >>> from pyro_latents.nets.mlp import DenseDecoder
         >>> TripletTVAE(DenseDecoder(2, (1, 8, 8)), 2, Additive(2))(size=5).shape
         torch.Size([5, 1, 8, 8])
@@ -75,15 +64,13 @@ class TripletTVAE(PyroModule):
         self,
         decoder: nn.Module,
         z_dim: int,
-        transformation: LatentTransformation | None,
+        transformation: LatentTransformation,
         *,
         likelihood: Likelihood | None = None,
         transition_scale: float = 0.1,
-        indirect: bool = True,
-        indirect_views: bool = False,
     ) -> None:
         super().__init__()
-        if transformation is not None and transformation.z_dim != z_dim:
+        if transformation.z_dim != z_dim:
             raise ValueError(
                 f"{type(self).__name__} has codes of size {z_dim}, but its transformation acts on "
                 f"codes of size {transformation.z_dim}; give both the same z_dim."
@@ -95,8 +82,7 @@ class TripletTVAE(PyroModule):
         self.transformation = transformation
         self.likelihood = likelihood or Bernoulli()
         self.transition_scale = transition_scale
-        self.indirect = indirect
-        self.indirect_views = indirect_views
+        self._zero: Tensor
         self.register_buffer("_zero", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor | None = None, *views: Tensor, size: int = 1) -> Tensor:
@@ -113,22 +99,16 @@ class TripletTVAE(PyroModule):
         Raises:
             ValueError: if the number of views is neither zero nor that of the model.
         """
-        seen = self._views(x, views)
+        self._check(x, views)
+        seen = views or [None] * self.num_views
         with pyro.plate("data", size if x is None else len(x), dim=-1):
             z = pyro.sample("z", self._standard_normal(self.z_dim))  # pi(z)
-            if self.transformation is None:
-                return pyro.sample("x", self.render(z), obs=x)
             transformations = self.draw_transformations()
             z0 = pyro.sample("z0", self.transition(z, self.transformation.identity()))
             x = pyro.sample("x", self.render(z0), obs=x)  # p(x | z0)
-            if self.indirect:
-                pyro.sample("x_indirect", self.render(z), obs=seen[0])  # in F: p(x | z)
             for i, T in enumerate(transformations, start=1):
                 z_i = pyro.sample(f"z{i}", self.transition(z, T))  # r(z1 | z, T), r(z2 | z, T^-1)
-                pyro.sample(f"x{i}", self.render(z_i), obs=seen[i])  # p(x1 | z1), p(x2 | z2)
-                if self.indirect_views:
-                    moved = self.transformation(z, T)
-                    pyro.sample(f"x{i}_indirect", self.render(moved), obs=seen[i])
+                pyro.sample(f"x{i}", self.render(z_i), obs=seen[i - 1])  # p(x1 | z1), p(x2 | z2)
         return x
 
     def draw_transformations(self) -> list[Tensor]:
@@ -136,41 +116,41 @@ class TripletTVAE(PyroModule):
         T = pyro.sample("T", self._standard_normal(self.transformation.parameter_dim))  # pi(T)
         return [T, self.transformation.inverse(T)]
 
-    def transition(self, z: Tensor, T: Tensor) -> Distribution:
+    def transition(self, z: Tensor, T: Tensor) -> TorchDistributionMixin:
         """Return `r(. | z, T)`, of event shape `(z_dim,)`."""
         moved = self.transformation(z, T)
         if self.transition_scale == 0:
             return Delta(moved, event_dim=1)
         return Normal(moved, self.transition_scale).to_event(1)
 
-    def render(self, z: Tensor) -> Distribution:
+    def render(self, z: Tensor) -> TorchDistributionMixin:
         """Return `p(x | z)`, the same for every view."""
         return self.likelihood(self.decoder(z))
 
-    def image_model(self) -> "TripletTVAE":
+    def image_model(self) -> VAE:
         """Return the model of one image, with this one's decoder: the VAE it grew from.
 
         By equation (1) the marginal of `x` is that of a VAE, as `z0` under the identity is `z`
         (up to ``transition_scale``). Marginal likelihoods of images are those of this model.
         """
-        return TripletTVAE(self.decoder, self.z_dim, None, likelihood=self.likelihood)
+        # Its own buffers are made here, and follow this model to its device.
+        return VAE(self.decoder, self.z_dim, self.likelihood).to(self._zero)
 
-    def _standard_normal(self, dim: int) -> Distribution:
+    def _standard_normal(self, dim: int) -> TorchDistributionMixin:
         return Normal(self._zero, 1.0).expand([dim]).to_event(1)
 
-    def _views(self, x: Tensor | None, views: tuple[Tensor, ...]) -> list[Tensor | None]:
-        expected = 0 if self.transformation is None else self.num_views
-        if len(views) not in (0, expected):
+    def _check(self, x: Tensor | None, views: tuple[Tensor, ...]) -> None:
+        if len(views) not in (0, self.num_views):
             raise ValueError(
-                f"{type(self).__name__} has {expected} views of an image; got {len(views)}."
+                f"{type(self).__name__} has {self.num_views} views of an image; got {len(views)}."
             )
+        shape = None if x is None else tuple(x.shape)
         for i, view in enumerate(views, start=1):
-            if view.shape != x.shape:
+            if tuple(view.shape) != shape:
                 raise ValueError(
-                    f"{type(self).__name__} expects views of the shape of x, {tuple(x.shape)}; "
-                    f"got x{i} {tuple(view.shape)}. Transform the batch first."
+                    f"{type(self).__name__} expects views of the shape of x, {shape}; got x{i} "
+                    f"{tuple(view.shape)}. Transform the batch first."
                 )
-        return [x, *(views or [None] * expected)]
 
 
 class SeveralViewsTVAE(TripletTVAE):
@@ -179,8 +159,8 @@ class SeveralViewsTVAE(TripletTVAE):
     .. math:: \mathcal{N}(z; 0, I) \, r(z_0 | z, T_{id}) \, p(x | z_0)
               \prod_{i=1}^{V} \mathcal{N}(T_i; 0, I) \, r(z_i | z, T_i) \, p(x_i | z_i)
 
-    This is the paper's outlook, for views such as pixelations (`data.triplets.Pixelation`). It
-    differs from `TripletTVAE` in the sites ``T1``, ..., ``TV`` in the place of one ``T``.
+    This is the paper's outlook, for views such as pixelations. It differs from `TripletTVAE` in
+    the sites ``T1``, ..., ``TV`` in the place of one ``T``.
 
     Args:
         decoder: As in `TripletTVAE`, as are the keyword arguments not named here.
@@ -189,8 +169,6 @@ class SeveralViewsTVAE(TripletTVAE):
         num_views: The number of views.
         likelihood: As in `TripletTVAE`.
         transition_scale: As in `TripletTVAE`.
-        indirect: As in `TripletTVAE`.
-        indirect_views: As in `TripletTVAE`.
     """
 
     def __init__(
@@ -202,8 +180,6 @@ class SeveralViewsTVAE(TripletTVAE):
         num_views: int = 2,
         likelihood: Likelihood | None = None,
         transition_scale: float = 0.1,
-        indirect: bool = True,
-        indirect_views: bool = False,
     ) -> None:
         if num_views < 1:
             raise ValueError(f"SeveralViewsTVAE needs a view at least; got {num_views}.")
@@ -213,8 +189,6 @@ class SeveralViewsTVAE(TripletTVAE):
             transformation,
             likelihood=likelihood,
             transition_scale=transition_scale,
-            indirect=indirect,
-            indirect_views=indirect_views,
         )
         self.num_views = num_views
 

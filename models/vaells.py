@@ -2,8 +2,8 @@ r"""VAELLS: a variational auto-encoder with learned latent structure (Connor et 
 
 .. math::
     p(x, z, c, k) = p_\theta(x | z) \,
-        \mathcal{N}\big(z; T_\Psi(c) f_\phi(a_k), \gamma^2 I\big) \,
-        \prod_m \frac{\zeta_3}{2} e^{-\zeta_3 |c_m|} \, \frac{1}{N_a},
+        \mathcal{N}\big(z; T_\Psi(c) f_\phi(a_k), \gamma_p^2 I\big) \,
+        \prod_m \frac{\rho_p}{2} e^{-\rho_p |c_m|} \, \frac{1}{N_a},
     \qquad T_\Psi(c) = \exp\Big(\sum_m c_m \Psi_m\Big)
 
 (equations (1), (5) and (7)): a code lies on a path that starts at the encoding of an anchor point
@@ -11,13 +11,14 @@ and follows the learned transport operators. The coefficients c are marginalised
 (`pyro_latents.losses.TraceMax_ELBO`), the anchors by a sum or by the closest one (equation (12)).
 
 Names: :math:`f_\phi` -> ``encoder``, :math:`g_\theta` -> ``decoder``, :math:`\Psi` ->
-``operators.psi``, :math:`a_k` -> ``anchors``, :math:`\zeta_3` -> ``coefficient_rate`` (a rate: the
-spread of c is its inverse), :math:`\zeta_p` -> ``inference_weight``, :math:`\gamma` ->
-``noise_scale``, :math:`\eta` -> ``frobenius``.
+``operators.psi``, :math:`a_k` -> ``anchors``, :math:`\gamma_p` -> ``noise_scale``,
+:math:`\rho_p` -> ``coefficient_rate`` (a rate: the spread of c is its inverse),
+:math:`\zeta_p` -> ``inference_weight``.
 
-The weights :math:`\zeta_1, \ldots, \zeta_5` trade the terms of the training objective against each
-other and are the objective's (`recipes.vaells_training`); the program here draws from the
-distributions.
+The width :math:`\gamma_p` and the rate :math:`\rho_p` are the prior's own; the guide has others
+(`pyro_latents.guides.vaells`). Appendix A has :math:`\rho_p = \zeta_5` and
+:math:`\gamma_p^{-2} = \zeta_4` (twice that, by its formulas). What the training makes of these
+numbers stands in `pyro_latents.stories.vaells.plan`.
 
 Differs from the paper: the sites z and c are in latent units divided by ``operators.scale``, as in
 the authors' runs, so that the entries of z are near 1 when coefficients are inferred.
@@ -27,9 +28,11 @@ References:
     https://arxiv.org/abs/2006.10597
 """
 
+from typing import Any
+
 import pyro
 import torch
-from pyro.distributions import Categorical, Laplace, Normal
+from pyro.distributions import Categorical, ImproperUniform, Laplace, Normal, constraints
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -49,16 +52,10 @@ class VAELLS(PyroModule):
         anchors: Anchor points, of shape `num_classes num_anchors *x_shape`; one class if the data
             have none.
         inference_weight: The L1 weight in the search for coefficients between anchors and codes.
-        coefficient_rate: The rate of the Laplace distribution of the coefficients.
-        noise_scale: The standard deviation of a code around its path.
-        frobenius: The weight of `0.5 |psi|^2` for each data point, a Gaussian prior on the
-            operators; it counts in training mode only.
+        coefficient_rate: The rate of the Laplace prior of the coefficients.
+        noise_scale: The standard deviation of a code around its path in the prior.
         closest_anchor: Whether the prior has only the anchor with the best path, equation (12).
         learn_anchors: Whether the anchors are parameters.
-
-    Attributes:
-        warm_up: Whether anchors are left unencoded in training mode, where only the likelihood of
-            codes that the guide has drawn is asked for.
     """
 
     def __init__(
@@ -72,7 +69,6 @@ class VAELLS(PyroModule):
         inference_weight: float = 1e-6,
         coefficient_rate: float = 1.0,
         noise_scale: float = 1e-3,
-        frobenius: float = 0.01,
         closest_anchor: bool = True,
         learn_anchors: bool = True,
     ) -> None:
@@ -84,9 +80,7 @@ class VAELLS(PyroModule):
         self.inference_weight = inference_weight
         self.coefficient_rate = coefficient_rate
         self.noise_scale = noise_scale
-        self.frobenius = frobenius
         self.closest_anchor = closest_anchor
-        self.warm_up = False
         if learn_anchors:
             self.anchors = nn.Parameter(anchors.clone())
         else:
@@ -116,24 +110,36 @@ class VAELLS(PyroModule):
         given = next((t for t in (x, y, anchors) if t is not None), None)
         size = size if given is None else len(given)
         starts = self.starts(y, anchors)
-        paths = _Paths(self, starts)
+
+        def best_path(values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return self._best_path(starts, values["z"])
+
+        def path(values: dict[str, Tensor]) -> Tensor:
+            begin, end = torch.broadcast_tensors(start, values["z"])
+            return self.operators.infer(begin, end, self.inference_weight)[0]
+
+        # The closest anchor is found with its coefficients, equation (12); or all are summed.
+        closest = self.closest_anchor
+        of_anchor: Any = {"maximize": best_path} if closest else {"enumerate": "parallel"}
+        of_path: Any = {"maximize": best_path if closest else path}
         with pyro.plate("data", size, dim=-1):
-            if self.frobenius and self.training:
-                # log p(psi), up to a constant, shared out evenly over the data points.
-                penalty = -0.5 * self.frobenius * self.operators.psi.square().sum()
-                pyro.factor("psi", penalty.expand(size))
             choice = Categorical(logits=starts.new_zeros(starts.shape[-2]))
-            k = pyro.sample("k", choice, infer=paths.infer_anchor())  # k ~ U{1..N_a}, eq. (7)
+            k = pyro.sample("k", choice, infer=of_anchor)  # k ~ U{1..N_a}, eq. (7)
             start = _select(starts, k)
-            c = pyro.sample(  # c ~ Laplace(0, 1 / zeta_3)
-                "c",
-                coefficient_prior(start, self.operators.num_operators, self.coefficient_rate),
-                infer={"maximize": lambda values: paths.coefficients(start, values["z"])},
-            )
+            prior = coefficient_prior(start, self.operators.num_operators, self.coefficient_rate)
+            c = pyro.sample("c", prior, infer=of_path)  # c ~ Laplace(0, 1 / rho_p)
             loc = self.operators(c, start)
             z = pyro.sample("z", Normal(loc, self.noise_scale).to_event(1))  # eq. (5)
-            output = self.decoder(self.operators.scale * z)
-            return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
+            return self._observe(x, z)
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None, anchors: Any = None) -> Tensor:
+        """Run `p(x | z)` alone, with a flat prior of the code: it can be scored, not drawn.
+
+        The arguments are those of `forward`; anchors and classes are not looked at.
+        """
+        with pyro.plate("data", len(x), dim=-1):
+            flat = ImproperUniform(constraints.real_vector, (), (self.operators.z_dim,))
+            return self._observe(x, pyro.sample("z", flat))
 
     def starts(self, y: Tensor | None = None, anchors: Tensor | None = None) -> Tensor:
         """Where paths start: encoded anchors, `num_anchors z_dim` or `batch num_anchors z_dim`.
@@ -142,9 +148,6 @@ class VAELLS(PyroModule):
             y: Classes, as in `forward`.
             anchors: Anchors of each data point's own, as in `forward`.
         """
-        if self.warm_up and self.training:
-            count = self.anchors.shape[1] if anchors is None else anchors.shape[1]
-            return self.operators.psi.new_zeros(count, self.operators.psi.shape[-1])
         if anchors is not None:
             return self.encoder(anchors) / self.operators.scale
         encoded = self.encoder(self.anchors) / self.operators.scale
@@ -156,32 +159,17 @@ class VAELLS(PyroModule):
             )
         return encoded[y]
 
+    def _observe(self, x: Tensor | None, z: Tensor) -> Tensor:
+        output = self.decoder(self.operators.scale * z)
+        return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
 
-class _Paths:
-    """The solvers of one run of the model: the best paths from encoded anchors to codes."""
-
-    def __init__(self, model: VAELLS, starts: Tensor) -> None:
-        self.operators, self.weight = model.operators, model.inference_weight
-        self.starts, self.closest = starts, model.closest_anchor
-        self.found: Tensor | None = None
-
-    def infer_anchor(self) -> dict:
-        """How the anchor is marginalised: by the closest one, or by the sum."""
-        return {"maximize": self.anchor} if self.closest else {"enumerate": "parallel"}
-
-    def anchor(self, values: dict[str, Tensor]) -> Tensor:
-        """The anchor whose inference objective is lowest, of shape `*batch`."""
-        starts, end = torch.broadcast_tensors(self.starts, values["z"].unsqueeze(-2))
-        c, objective = self.operators.infer(starts, end, self.weight)
+    def _best_path(self, starts: Tensor, end: Tensor) -> dict[str, Tensor]:
+        """The anchor whose inference objective is lowest, and the coefficients from there."""
+        starts, end = torch.broadcast_tensors(starts, end.unsqueeze(-2))
+        c, objective = self.operators.infer(starts, end, self.inference_weight)
         k = objective.argmin(-1)
-        self.found = c.gather(-2, k[..., None, None].expand(*k.shape, 1, c.shape[-1])).squeeze(-2)
-        return k
-
-    def coefficients(self, start: Tensor, end: Tensor) -> Tensor:
-        """The coefficients from the chosen anchor, of shape `*batch num_operators`."""
-        if self.found is not None:
-            return self.found
-        return self.operators.infer(*torch.broadcast_tensors(start, end), self.weight)[0]
+        best = k[..., None, None].expand(*k.shape, 1, c.shape[-1])
+        return {"k": k, "c": c.gather(-2, best).squeeze(-2)}
 
 
 def coefficient_prior(start: Tensor, num_operators: int, rate: float) -> Laplace:

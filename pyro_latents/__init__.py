@@ -11,7 +11,7 @@ __all__ = ["SVI", "zoo"]
 def __getattr__(name: str) -> Any:
     # Pyro and torch are imported when they are used, so that `import pyro_latents` is quick.
     if name == "SVI":
-        return import_module("pyro_latents.svi").SVI
+        return import_module("pyro_latents.programs").SVI
     if name == "zoo":
         return import_module("pyro_latents.zoo")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

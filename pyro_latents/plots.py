@@ -1,19 +1,20 @@
-"""Figures from results; nothing is computed here."""
+"""Figures from results; nothing is computed here.
+
+Without `pyplot`, which keeps every figure and looks for a screen.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_latents.files import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 INCHES_PER_IMAGE = 0.6
 
@@ -25,9 +26,8 @@ def image_rows(rows: Mapping[str, Tensor]) -> Figure:
         rows: Images in [0, 1] by the name of their row, each of shape `count channels height
             width` with one count, and 1 or 3 channels.
     """
-    figure_of = _figure()
     columns = len(next(iter(rows.values())))
-    figure = figure_of(
+    figure = Figure(
         figsize=(INCHES_PER_IMAGE * columns + 1.3, INCHES_PER_IMAGE * len(rows) + 0.1),
         layout="constrained",
     )
@@ -48,14 +48,14 @@ def learning_curve(history: Path) -> Figure:
     """Draw the losses of a run's ``history.csv`` over its epochs, in nats per data point."""
     with open(history, newline="") as file:
         rows = list(csv.DictReader(file))
-    figure = _figure()(figsize=(5, 3), layout="constrained")
+    figure = Figure(figsize=(5, 3), layout="constrained")
     axis = figure.subplots()
     for column, name in (("loss", "training"), ("validation_loss", "validation")):
         points = [(int(row["epoch"]), float(row[column])) for row in rows if row[column]]
         if points:
             axis.plot(*zip(*points, strict=True), label=name, marker="." if len(rows) < 9 else "")
     axis.set(xlabel="epoch", ylabel="loss, nats per data point")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.legend(frameon=False)
     return figure
 
@@ -68,7 +68,7 @@ def dots(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: s
         labels: What stands below the groups.
         ylabel: What the heights are, with the unit.
     """
-    figure = _figure()(figsize=(1.5 + 1.1 * len(labels), 3), layout="constrained")
+    figure = Figure(figsize=(1.5 + 1.1 * len(labels), 3), layout="constrained")
     axis = figure.subplots()
     for number, (name, heights) in enumerate(groups.items()):
         shift = 0.12 * (number - (len(groups) - 1) / 2)
@@ -80,17 +80,18 @@ def dots(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: s
     return figure
 
 
-def rank_ecdfs(ranks: Mapping[str, Tensor], level: float = 0.95) -> Figure:
+def rank_ecdfs(ranks: Mapping[str, Tensor]) -> Figure:
     """Draw how far the distribution of each coordinate's ranks is from the uniform one.
+
+    All coordinates of a calibrated site stay in the band with a probability of .95
+    (Kolmogorov-Smirnov with Bonferroni's correction).
 
     Args:
         ranks: For each site ranks in (0, 1), of shape `data_points coordinates`.
-        level: Of the band, which all coordinates of a calibrated site stay in with that
-            probability (Kolmogorov-Smirnov with Bonferroni's correction).
     """
     from scipy.stats import kstwo
 
-    figure = _figure()(figsize=(3.6 * len(ranks), 3), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(ranks), 3), layout="constrained")
     for axis, (name, values) in zip(
         figure.subplots(1, len(ranks), squeeze=False)[0], ranks.items(), strict=True
     ):
@@ -99,7 +100,7 @@ def rank_ecdfs(ranks: Mapping[str, Tensor], level: float = 0.95) -> Figure:
         for column in values.cpu().float().T:
             ecdf = torch.searchsorted(column.sort().values, grid, right=True) / count
             axis.plot(grid, ecdf - grid, color="C0", alpha=max(0.25, 1 / coordinates), lw=1)
-        width = kstwo.ppf(1 - (1 - level) / coordinates, count)
+        width = kstwo.ppf(1 - 0.05 / coordinates, count)
         axis.fill_between([0, 1], -width, width, color="0.85", zorder=0)
         axis.set(title=name, xlabel="rank of the truth", xlim=(0, 1))
     figure.axes[0].set_ylabel("ECDF - uniform")
@@ -112,10 +113,3 @@ def save(figure: Figure, path: Path) -> Path:
     kind = path.suffix.removeprefix(".")
     write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150))
     return path
-
-
-def _figure() -> type[Figure]:
-    # Not `pyplot`: it keeps every figure, and looks for a screen.
-    from matplotlib.figure import Figure
-
-    return Figure

@@ -4,18 +4,18 @@ Example:
     >>> from pyro_latents import zoo
     >>> recipe = zoo.recipe("vae-digits", seed=0)
     >>> type(recipe.model).__name__, type(recipe.loss).__name__
-    ('VAE', 'TraceMeanField_ELBO')
+    ('VAE', 'TraceAnalytic_ELBO')
 """
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pyro_latents.errors import UserError
-from pyro_latents.recipes.recipe import Recipe, Run
-from pyro_latents.recipes.registry import recipes, register, settings_of
+from pyro_latents.runs.recipe import Recipe, Run, plain
+from pyro_latents.runs.registry import recipes, register, story_of
+from pyro_latents.text import did_you_mean
 
 __all__ = ["Recipe", "Run", "open_run", "recipe", "recipes", "register"]
 
@@ -27,7 +27,7 @@ def recipe(
     seed: int = 0,
     data_dir: str | Path | None = None,
     limit_train: int | None = None,
-    **settings: Any,
+    **numbers: Any,
 ) -> Recipe:
     """Build a recipe.
 
@@ -37,32 +37,34 @@ def recipe(
         seed: Of the initial parameters, the batches and all draws.
         data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
         limit_train: Training points to use, None for all.
-        **settings: Hyper-parameters other than the paper's, such as ``z_dim=20``.
+        **numbers: Hyper-parameters other than the paper's, such as ``z_dim=20``.
 
     Raises:
-        UserError: if the recipe, the guide or a setting is not known.
+        UserError: if the recipe, the guide or a hyper-parameter is not known.
     """
-    known = settings_of(name)
-    names = [field.name for field in fields(known)]
-    for setting in settings:
-        if setting not in names:
-            near = get_close_matches(setting, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}."
-            raise UserError(f"{name} has no setting {setting!r}: {hint}")
+    story = story_of(name)
+    known = [field.name for field in fields(story)]
+    for number in numbers:
+        if number not in known:
+            raise UserError(f"{name} has no setting {number!r}: {did_you_mean(number, known)}")
     return Recipe(
         name,
-        replace(known, **settings),
+        replace(story, **{number: plain(value) for number, value in numbers.items()}),
         guide=guide,
-        seed=seed,
+        seed=plain(seed),
         data_dir=data_dir,
-        limit_train=limit_train,
+        limit_train=plain(limit_train),
     )
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, data_dir: str | Path | None = None) -> Run:
     """Open the folder of a trained run.
+
+    Args:
+        path: The folder.
+        data_dir: Where its data set lies now, None for where it lay.
 
     Raises:
         UserError: if it is not one.
     """
-    return Run(path)
+    return Run(path, data_dir=data_dir)

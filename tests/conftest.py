@@ -5,11 +5,14 @@ import pyro
 import pytest
 import torch
 
+# More than one for `.ci/other-processors` alone.
+THREADS = int(os.environ.get("PYRO_LATENTS_TEST_THREADS", "1"))
+
 
 @pytest.fixture(autouse=True)
 def _reproducible():
     """Each test has its own seed state, one thread, validation, and an empty parameter store."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     pyro.enable_validation(True)
     pyro.clear_param_store()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyro_latents.cli import main
+from pyro_latents.training.checkpoint import write_checkpoint
 
 QUICK = ["--networks", "dense", "--accelerator", "cpu"]
 
@@ -112,7 +113,10 @@ def break_checkpoint(run):
 
 
 def put_a_foreign_checkpoint(run):
-    torch.save({"state_dict": {"weight": torch.zeros(2)}}, run / "checkpoint.ckpt")
+    write_checkpoint(
+        run / "checkpoint.ckpt",
+        {"parameters": {"weight": torch.zeros(2)}, "optimizers": {}, "progress": {}},
+    )
 
 
 class Harmful:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pyro_latents.recipes import registry
-from pyro_latents.recipes.vae import VAESettings
+from pyro_latents.runs import registry
+from pyro_latents.stories.vae import VAEStory
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyro_latents"
 
 # Each layer may import those before it, and none after.
 LAYERS = [
-    {"errors", "files", "memory", "parameters", "svi", "traces"},
-    {"data", "latent_transformations", "transport", "warps"},
+    {"errors", "files", "memory", "programs", "progress", "text"},
+    {"data", "transport", "warps"},
     {"nets"},
     {"distributions"},
     {"models"},
@@ -25,9 +25,11 @@ LAYERS = [
     {"evaluation"},
     {"checks"},
     {"plots"},
-    {"recipes"},
+    {"stories"},
+    {"runs"},
     {"zoo"},
     {"reproduce"},
+    {"commands"},
     {"cli"},
 ]
 # Stricter than the order of the layers.
@@ -41,42 +43,99 @@ NEVER = {
 
 
 def modules():
-    yield from sorted(PACKAGE.glob("**/*.py"))
-    for folder in ("models", "guides"):
-        yield from sorted((ROOT / folder).glob("**/*.py"))
+    """The path of every module of the package, by its name."""
+    found = {}
+    for folder in (PACKAGE, ROOT / "models", ROOT / "guides"):
+        for path in sorted(folder.glob("**/*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = parts if parts[0] == "pyro_latents" else ("pyro_latents", *parts)
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
 
 
-def layer_of(path):
-    parts = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).with_suffix("")
-    return parts.parts[0]
+MODULES = modules()
 
 
-def imported_layers(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-            if node.module == "pyro_latents":
-                names = [f"pyro_latents.{alias.name}" for alias in node.names]
+def imported(tree):
+    """The modules of the package that code names, at its top or anywhere within.
+
+    Those that a string names count as well: it is how `import_module` is told.
+    """
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & MODULES.keys()) or {node.module}
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            if name.startswith("pyro_latents."):
-                yield name.split(".")[1]
+            found |= {alias.name for alias in node.names} & MODULES.keys()
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value} & MODULES.keys()
+    return found - {"pyro_latents"}
+
+
+IMPORTS = {name: imported(ast.parse(path.read_text())) for name, path in MODULES.items()}
+
+
+def layer_of(module):
+    return module.split(".")[1]
 
 
 def test_imports_run_one_way():
     rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
     wrong = []
-    for path in modules():
-        mine = layer_of(path)
-        if mine not in rank:
-            assert mine in {"__init__", "__main__"}, f"{path} is in no layer"
-            continue
-        for theirs in set(imported_layers(path)):
+    for module in IMPORTS.keys() - {"pyro_latents", "pyro_latents.__main__"}:
+        mine = layer_of(module)
+        assert mine in rank, f"{module} is in no layer"
+        for other in IMPORTS[module]:
+            theirs = layer_of(other)
             if rank.get(theirs, -1) > rank[mine] or theirs in NEVER.get(mine, ()):
-                wrong.append(f"{path.relative_to(ROOT)} imports {theirs}")
+                wrong.append(f"{module} imports {other}")
     assert not wrong
+
+
+def circles(graph):
+    """The groups of modules that import each other, by whatever way round."""
+    reached = {}
+    for module in graph:
+        reached[module], ahead = set(), [module]
+        while ahead:
+            new = graph[ahead.pop()] - reached[module]
+            reached[module] |= new
+            ahead += new
+    groups = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in graph
+    }
+    return sorted(group for group in groups if group)
+
+
+def test_no_modules_import_each_other():
+    assert circles(IMPORTS) == []
+
+
+def test_a_circle_is_found_by_whatever_way_round():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}
+    assert circles(graph) == [("a", "b", "c")]
+
+
+def test_an_import_is_seen_wherever_it_stands():
+    lazy = "def f():\n    from pyro_latents import zoo"
+    assert imported(ast.parse(lazy)) == {"pyro_latents.zoo"}
+    hidden = "if TYPE_CHECKING:\n    from pyro_latents.data.batches import Batches"
+    assert imported(ast.parse(hidden)) == {"pyro_latents.data.batches"}
+    told = "import_module('pyro_latents.programs')"
+    assert imported(ast.parse(told)) == {"pyro_latents.programs"}
+
+
+def test_nothing_of_the_package_is_imported_for_type_checkers_alone():
+    hidden = [
+        f"{name} imports {', '.join(sorted(imported(node)))}"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if imported(node)
+    ]
+    assert hidden == []
 
 
 def test_every_package_is_declared():
@@ -115,16 +174,16 @@ def test_another_package_adds_a_recipe_by_an_entry_point(monkeypatch):
         name = "vae-elsewhere"
 
         def load(self):
-            return VAESettings(data="digits", z_dim=3)
+            return VAEStory(data="digits", z_dim=3)
 
-    registry._installed.cache_clear()
+    registry.installed.cache_clear()
     monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
     try:
-        assert registry.settings_of("vae-elsewhere").z_dim == 3
+        assert registry.story_of("vae-elsewhere").z_dim == 3
     finally:
-        registry._installed.cache_clear()
+        registry.installed.cache_clear()
 
 
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="'vae-mnist' exists already"):
-        registry.register("vae-mnist", VAESettings(data="mnist"))
+        registry.register("vae-mnist", VAEStory(data="mnist"))

@@ -30,19 +30,20 @@ import matplotlib.pyplot as plt
 import pyro
 import torch
 from pyro.distributions import Categorical, Normal
-from pyro.infer import SVI, TraceMeanField_ELBO
+from pyro.infer import SVI
 from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_latents.data.batches import Batches
-from pyro_latents.data.sets import ClassTable, Complementary
 from pyro_latents.data.sources import load
 from pyro_latents.distributions.likelihoods import Bernoulli
-from pyro_latents.nets.feige import EquivariantEncoder, InvariantEncoder, joined
+from pyro_latents.models.equivae import Codes, SetEncoder, joined
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.mlp import DenseDecoder
-from pyro_latents.nets.sets import SetEncoder
 from pyro_latents.plots import image_rows
+from pyro_latents.stories.equivae.batches import ClassTable, Complementary
+from pyro_latents.stories.equivae.networks import EquivariantEncoder, InvariantEncoder
+from pyro_latents.stories.equivae.objective import SupervisedBound
 
 # The tests run this notebook in a short form.
 SHORT = "PYRO_LATENTS_SHORT" in os.environ
@@ -78,7 +79,7 @@ image_rows({"x": x[:12], **{f"set, {i + 1}": sets[:12, i] for i in range(sets.sh
 #   \qquad (1)$$
 #
 # `pyro.deterministic` records $r$ in the trace without a density. The `SetEncoder` is equation (2);
-# what it adds is that the guide's codes are kept for the model, which needs the same ones.
+# it takes sets, or `Codes` that are known already. What `encoded` is for will be said below.
 
 
 # %%
@@ -86,10 +87,13 @@ class Model(PyroModule):
     def __init__(self):
         super().__init__()
         f_inv = InvariantEncoder((1, 28, 28), R_DIM, dropout=0.2)
-        self.invariant = SetEncoder(f_inv, R_DIM)
+        self.invariant = SetEncoder(f_inv, R_DIM, num_classes=10)
         self.decoder = DenseDecoder(R_DIM + V_DIM, (1, 28, 28), (512, 512))
         initialise_for_relu(self.decoder)
         self.likelihood = Bernoulli()
+
+    def encoded(self, x, y, sets):
+        return x, y, Codes(self.invariant(sets))
 
     def forward(self, x, y, sets):
         with pyro.plate("data", len(x), dim=-1):
@@ -124,7 +128,7 @@ class Guide(PyroModule):
         return Normal(loc, log_scale.exp()).to_event(1)
 
     def forward(self, x, y, sets):
-        r = self.invariant.hold(sets)
+        r = self.invariant(sets)
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("v", self.posterior(x, r))
 
@@ -134,9 +138,13 @@ guide = Guide(model)
 
 # %% [markdown]
 # ## Train
+#
+# Guide and model need the same codes, and left to themselves each would encode the sets, under a
+# dropout of its own. `SupervisedBound` is `TraceMeanField_ELBO` but for one thing: it calls
+# `encoded` first and gives both programs the codes in the place of the sets.
 
 # %%
-svi = SVI(model, guide, pyro.optim.Adam({"lr": 2e-3}), TraceMeanField_ELBO())
+svi = SVI(model, guide, pyro.optim.Adam({"lr": 2e-3}), SupervisedBound())
 losses = []
 for epoch in range(EPOCHS):
     batches.set_epoch(epoch)
@@ -158,7 +166,7 @@ plt.show()
 
 # %%
 from pyro_latents.evaluation.knn import knn_accuracy
-from pyro_latents.evaluation.set_classifiers import distance_error
+from pyro_latents.stories.equivae.classifiers import distance_error
 
 model.eval()
 guide.eval()
@@ -220,7 +228,7 @@ image_rows(rows)
 #
 # ```python
 # def forward(self, x, class_sets):  # of the guide; class_sets is 10 m 1 28 28
-#     codes = self.invariant.hold(class_sets)
+#     codes = self.invariant(class_sets)
 #     with pyro.plate("data", len(x), dim=-1):
 #         y = pyro.sample("y", q(y | x), infer={"enumerate": "parallel"})
 #         pyro.sample("v", self.posterior(x, codes[y]))
@@ -249,14 +257,13 @@ run = recipe.train(Path(tempfile.mkdtemp()) / "semi", epochs=SEMI_EPOCHS, progre
 # trained on the 100 labelled images alone, is the benchmark.
 
 # %%
-from pyro_latents.evaluation.set_classifiers import fit_classifier, network_error
-from pyro_latents.nets.feige import LabelClassifier
-from pyro_latents.recipes.equivae_metrics import classification_errors, measured
+from pyro_latents.stories.equivae.classifiers import fit_classifier, network_error
+from pyro_latents.stories.equivae.metrics import classification_errors
+from pyro_latents.stories.equivae.networks import LabelClassifier
 
-semi = run.recipe
-labelled = semi.settings.labelled(semi.splits)
-with measured(semi, labelled):
-    errors = classification_errors(semi, semi.splits.test)
+semi = run.parts
+labelled = semi.story.labelled(semi.splits)
+errors = classification_errors(semi, semi.splits.test)
 torch.manual_seed(0)
 alone = fit_classifier(
     LabelClassifier((1, 28, 28), 10), labelled.x, labelled.y, steps=CLASSIFIER_STEPS, seed=0

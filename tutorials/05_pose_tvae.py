@@ -256,7 +256,7 @@ plt.show()
 # trained on the means of $z$, and tested on those of the test digits:
 
 # %%
-from pyro_latents.evaluation.linear_svm import svm_scores
+from pyro_latents.stories.pose_tvae.linear_svm import svm_scores
 
 x_train, _ = turned(train.x, torch.Generator().manual_seed(1))
 with torch.no_grad():
@@ -297,6 +297,6 @@ image_rows({"one z, twelve u": poses})
 # * `MAX_ANGLE = 180`. Half a turn off is a local optimum without a way out: an upside-down 6 is a 9.
 #   The recipes for fully turned digits try several turns an image: `zoo.recipe("pose-dtvae-digits",
 #   warp="affine5", num_turns=8)`.
-# * A warp with more freedom: `zoo.recipe("pose-tvae-digits", warp="tps", pose_prior="full-3")`,
-#   a thin plate spline with three latent numbers.
+# * A warp with more freedom: `zoo.recipe("pose-tvae-digits", warp="tps", pose_prior="full",
+#   pose_rank=3)`, a thin plate spline with three latent numbers.
 # * The thesis' tables and figures: `pyro-latents reproduce vive-table1 --data-dir DATA`.

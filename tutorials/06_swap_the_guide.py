@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from pyro_latents import zoo
-from pyro_latents.recipes.comparison import compare
+from pyro_latents.runs.comparison import compare
 
 SHORT = "PYRO_LATENTS_SHORT" in os.environ
 EPOCHS, PARTICLES, POINTS = (1, 20, 20) if SHORT else (80, 1000, 100)

@@ -27,7 +27,7 @@ from pyro.infer import Predictive
 from pyro.poutine import uncondition
 
 from pyro_latents import zoo
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 
 SHORT = "PYRO_LATENTS_SHORT" in os.environ
 folder = Path(tempfile.mkdtemp())
@@ -86,7 +86,7 @@ for name, p in found.p_values().items():
 # draws of the prior against the test set as a population.
 
 # %%
-from pyro_latents.recipes.checking import check
+from pyro_latents.runs.checking import check
 
 paths = check(run, images=20 if SHORT else 300, draws=20 if SHORT else 100)
 print(paths[-1].read_text())
@@ -108,7 +108,7 @@ for path in paths:
 
 # %%
 data = arviz.from_netcdf(run.path / "checks" / "check.nc")
-print(list(data.groups()))
+print(list(data))
 data["posterior_predictive"]
 
 # %% [markdown]

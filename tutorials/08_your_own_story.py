@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 8. Write your own story
 #
-# A fifth story takes one model, one guide and one dataclass of hyper-parameters. The trainer, the
-# command line, evaluation, guide comparison and predictive checks then work on it. The story here
-# is small and real: a **mixture prior**, with a component $k$ that is summed out exactly,
+# A fifth story takes one model, one guide and one dataclass of hyper-parameters, in a package of
+# your own. The trainer, the command line, evaluation, guide comparison and predictive checks then
+# work on it. The story here is small and real: a **mixture prior**, with a component $k$ that is summed out exactly,
 #
 # $$k \sim \mathrm{Cat}(\pi), \qquad z \mid k \sim \mathcal{N}(m_k, s_k^2), \qquad
 #   x \mid z \sim \mathrm{Bernoulli}(f_\theta(z)).$$
@@ -37,17 +37,17 @@ from torch.distributions import Categorical, Independent
 
 from pyro_latents import zoo
 from pyro_latents.data.batches import BatchMaker, Plain
-from pyro_latents.data.examples import Examples, Splits
+from pyro_latents.data.examples import Splits
 from pyro_latents.distributions.likelihoods import Bernoulli
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import FAMILIES, MeanField
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
-from pyro_latents.recipes.settings import Settings
+from pyro_latents.stories.story import Story
 
 SHORT = "PYRO_LATENTS_SHORT" in os.environ
 
 # %% [markdown]
-# ## The model: `models/mixture_vae.py`
+# ## The model
 #
 # The sum over $k$ has a closed form, so that the program has one latent site, `z`. Parameters of
 # the prior are ordinary `nn.Parameter`s.
@@ -74,14 +74,15 @@ class MixtureVAE(PyroModule):
 
 
 # %% [markdown]
-# ## The recipe: `pyro_latents/recipes/mixture_vae.py`
+# ## The story
 #
-# Every field becomes an option of `pyro-latents train`; the first guide is the default.
+# Numbers that build the parts of a training: the model, the guide, the loss, and the batches of a
+# split. Every field becomes an option of `pyro-latents train`; the first guide is the default.
 
 
 # %%
 @dataclass(frozen=True, kw_only=True)
-class MixtureSettings(Settings):
+class MixtureStory(Story):
     """A VAE whose prior is a mixture of normals.
 
     Args:
@@ -89,7 +90,7 @@ class MixtureSettings(Settings):
         components: Components of the prior.
     """
 
-    story: ClassVar[str] = "mixture-vae"
+    name: ClassVar[str] = "mixture-vae"
     paper: ClassVar[str] = "your paper"
     guides: ClassVar[tuple[str, ...]] = ("paper", *FAMILIES)
 
@@ -107,17 +108,17 @@ class MixtureSettings(Settings):
     def build_loss(self) -> ELBO:
         return Trace_ELBO(max_plate_nesting=1)
 
-    def build_batches(self, examples: Examples, splits: Splits) -> BatchMaker:
-        return Plain(examples)
+    def build_batches(self, split: str, splits: Splits) -> BatchMaker:
+        return Plain(getattr(splits, split))
 
 
 # %% [markdown]
-# A package of your own names it in the entry point group `pyro_latents.recipes`; in a notebook,
-# register it.
+# A recipe is an instance. In a notebook, register it; a package names it, as shown below.
 
 # %%
+DIGITS = MixtureStory(data="digits", epochs=40, validation=180)
 if "mixture-vae-digits" not in zoo.recipes():
-    zoo.register("mixture-vae-digits", MixtureSettings(data="digits", epochs=40, validation=180))
+    zoo.register("mixture-vae-digits", DIGITS)
 recipe = zoo.recipe("mixture-vae-digits", seed=0)
 recipe.check_guide()
 run = recipe.train(Path(tempfile.mkdtemp()) / "run", epochs=1 if SHORT else 40, progress=False)
@@ -148,9 +149,39 @@ with torch.no_grad():
 image_rows(rows)
 
 # %% [markdown]
+# ## A package of your own
+#
+# Put the imports, the model, the story and `DIGITS = MixtureStory(...)` into a file
+# `mixture_vae.py`, and beside it a `pyproject.toml` that names the recipe:
+#
+#     [build-system]
+#     requires = ["setuptools>=77"]
+#     build-backend = "setuptools.build_meta"
+#
+#     [project]
+#     name = "mixture-vae"
+#     version = "1.0"
+#     dependencies = ["pyro-latents"]
+#
+#     [project.entry-points."pyro_latents.recipes"]
+#     mixture-vae-digits = "mixture_vae:DIGITS"
+#
+#     [tool.setuptools]
+#     py-modules = ["mixture_vae"]
+#
+# After `pip install -e .` there, every command knows the recipe, and nothing of this project has
+# been touched:
+#
+#     pyro-latents list
+#     pyro-latents train mixture-vae-digits --out runs/mixture
+#     pyro-latents train mixture-vae-digits --guide flow --components 5 --out runs/mixture-flow
+#     pyro-latents evaluate runs/mixture
+#     pyro-latents check runs/mixture
+#     pyro-latents compare runs/mixture runs/mixture-flow
+#
 # ## What to try next
 #
-# * Put the model into `models/`, the settings into `pyro_latents/recipes/`, and a closed form into
-#   `tests/`: with one component of zero mean and unit scale the bound is that of the VAE.
-# * `zoo.recipe("mixture-vae-digits", guide="flow")`, and `compare`.
+# * A test of a closed form: with one component of zero mean and unit scale the bound is that of the
+#   VAE.
+# * A prior alone needs no model of its own: `pyro_latents.models.vae.VAE` takes one as a module.
 # * A loss of your own: `pyro_latents.losses` has one base class, and one method to write.

@@ -67,7 +67,8 @@ def save_netcdf(data: Any, path: Path) -> Path:
     """Write ArviZ data as netCDF, whole; `arviz.from_netcdf` reads it back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
-    data.to_netcdf(beside)
+    # Without its name, a `DataTree` of an older xarray takes SciPy's engine, which has no groups.
+    data.to_netcdf(beside, engine="h5netcdf")
     content = beside.read_bytes()
     beside.unlink()
     write_atomically(path, lambda file: file.write(content))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from pyro_latents.data.examples import Examples
 from pyro_latents.nets.conv import LAYOUT
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.leading import over_leading
+from pyro_latents.progress import watched
 
 STEPS, BATCH, RATE = 400, 100, 1e-3
 FEATURES = 64
@@ -78,7 +78,7 @@ def train_classifier(
         torch.manual_seed(seed)
         classifier = Classifier(examples.shape[0], num_classes).to(examples.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=RATE)
-        for _ in tqdm(range(steps), desc="classifier", disable=not progress):
+        for _ in watched(range(steps), "classifier", shown=progress):
             rows = torch.randint(len(examples), (BATCH,), device=examples.device)
             x = examples.x[rows]
             loss = F.cross_entropy(classifier(x.bernoulli() if binary else x), examples.y[rows])

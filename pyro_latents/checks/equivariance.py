@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import radians
+from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Distribution
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_latents.checks.statistics import Statistic
 from pyro_latents.data.affine import rotate
-from pyro_latents.parameters import evaluation_mode, local_parameters
+from pyro_latents.programs import Centred, evaluation_mode, local_parameters
 
 # Images in memory at a time.
 ROWS = 500
-
-
-class Centred(Messenger):
-    """Gives each latent site the mean of its distribution, or its mode if it is discrete.
-
-    Sites that know neither, such as those of a flow, are drawn.
-    """
-
-    def _pyro_sample(self, msg) -> None:
-        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
-            return
-        msg["value"] = _centre(msg["fn"])
-        msg["done"] = True
 
 
 def central_reconstructions(model: Callable, guide: Callable, x: Tensor) -> Tensor:
@@ -44,7 +29,8 @@ def central_reconstructions(model: Callable, guide: Callable, x: Tensor) -> Tens
     with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
         found = poutine.trace(Centred()(guide)).get_trace(x)
         replayed = Centred()(poutine.replay(model, found))
-        return poutine.trace(replayed).get_trace(x).nodes["x"]["fn"].mean
+        likelihood: Any = poutine.trace(replayed).get_trace(x).nodes["x"]["fn"]
+        return likelihood.mean
 
 
 def equivariance_residual(model: Callable, guide: Callable, *, degrees: float = 20.0) -> Statistic:
@@ -73,12 +59,3 @@ def equivariance_residual(model: Callable, guide: Callable, *, degrees: float = 
 
     meaning = f"difference of turning by {degrees:g} degrees before the model and after it"
     return Statistic(residual, meaning, whole=True)
-
-
-def _centre(fn: Distribution) -> Tensor:
-    if fn.support is not None and fn.support.is_discrete:
-        return fn.mode
-    try:
-        return fn.mean
-    except NotImplementedError:
-        return fn.sample()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 
 BINS = 20
 
@@ -57,7 +58,8 @@ def reliability(
             torch.manual_seed(mixed_seed(seed, number))
             batch = loader.batch(number)
             drawn = poutine.trace(guide).get_trace(*batch)
-            site = poutine.trace(poutine.replay(model, drawn)).get_trace(*batch).nodes["x"]
+            scored = poutine.trace(poutine.replay(model, drawn)).get_trace(*batch)
+            site: Any = scored.nodes["x"]
             p, x = site["fn"].mean.flatten().cpu(), site["value"].flatten().cpu()
             index = torch.bucketize(p, edges)
             for row, values in zip(sums, (p, x, torch.ones_like(p)), strict=True):

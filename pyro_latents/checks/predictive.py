@@ -10,14 +10,19 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
 from pyro_latents.distributions.likelihoods import GreyBernoulli
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.pareto import pareto_k
-from pyro_latents.parameters import evaluation_mode, local_parameters
-from pyro_latents.traces import plate_nesting, random_sites, vectorised
+from pyro_latents.programs import (
+    evaluation_mode,
+    local_parameters,
+    plate_nesting,
+    random_sites,
+    vectorised,
+)
+from pyro_latents.progress import watched
 
 # Replicates in memory at a time, whatever the number of draws and of data points.
 CHUNK = 1000
@@ -123,9 +128,8 @@ def replicates(
     parts: list[dict[str, Tensor]] = []
     examples = None
     with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
-        for number in tqdm(
-            range(-(-points // loader.batch_size)), desc="replicates", disable=not progress
-        ):
+        numbers = range(-(-points // loader.batch_size))
+        for number in watched(numbers, "replicates", shown=progress):
             torch.manual_seed(mixed_seed(seed, number))
             batch = loader.batch(number)
             if number == 0:
@@ -180,7 +184,7 @@ def prior_statistics(
     with torch.no_grad(), local_parameters(model), evaluation_mode(model):
         for start in range(0, draws, PRIOR_CHUNK):
             trace = poutine.trace(model).get_trace(size=min(PRIOR_CHUNK, draws - start))
-            x = trace.nodes["x"]["value"]
+            x: Any = trace.nodes["x"]["value"]
             first = x if first is None else first
             parts.append({name: statistic(x) for name, statistic in statistics.items()})
     assert first is not None
@@ -209,7 +213,7 @@ def _chunk(
     scored = poutine.trace(several).get_trace(*batch)
     if site not in scored.nodes or not scored.nodes[site]["is_observed"]:
         raise UserError(f"the model has no observed site {site!r} to check.")
-    node = scored.nodes[site]
+    node: Any = scored.nodes[site]
     observed = binarised_like(node["value"], node["fn"])
     replicate = node["fn"].sample()
     for trace in (drawn, scored):

@@ -33,6 +33,7 @@ SHAPE = (1, CANVAS, CANVAS)
 MAX_ANGLE = math.radians(20)
 MAX_SHEAR = 0.2
 MAX_LOG_SCALE = math.log(1.25)
+PAGE = "1.mat"
 OFFICIAL = "affNIST, official files"
 REGENERATED = "affNIST regenerated from MNIST (a stand-in, not the official files), seed {seed}"
 
@@ -41,7 +42,6 @@ def affnist(
     data_dir: Path,
     validation: int = 10_000,
     *,
-    versions: int = 1,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Splits:
@@ -52,7 +52,6 @@ def affnist(
         validation: How many of the 60,000 training digits, the last ones, are set apart. Where
             the official files hold a validation set of their own, it is this that is used,
             unless 0 joins it to the training set.
-        versions: Maps of every digit, 1 to 32.
         seed: Of the regenerated maps.
         device: Where the images are regenerated and stay.
 
@@ -60,64 +59,53 @@ def affnist(
         UserError: if a file is broken, if there is neither affNIST nor MNIST, or if a number is
             out of range.
     """
-    if not 1 <= versions <= 32:
-        raise UserError(f"affNIST has 1 to 32 versions of each digit; {versions} were asked for.")
     folder = data_dir / "affNIST"
     if folder.is_dir():
-        return official(folder, validation, versions=versions).to(device)
-    return regenerated(
-        idx_images("MNIST", data_dir, validation).to(device), versions=versions, seed=seed
-    )
+        return official(folder, validation).to(device)
+    return regenerated(idx_images("MNIST", data_dir, validation).to(device), seed=seed)
 
 
-def regenerated(mnist: Splits, *, versions: int = 1, seed: int = 0) -> Splits:
+def regenerated(mnist: Splits, *, seed: int = 0) -> Splits:
     """MNIST turned into affNIST, on the device of the digits.
 
     The maps are kept as ``extras``: ``angle`` (radians, counter-clockwise), ``shear``, ``scale``
-    (x and y), ``translation`` (pixels, right and up) and ``digit``, the place of the digit in its
-    split of MNIST. All digits of one version come before those of the next.
+    (x and y) and ``translation`` (pixels, right and up).
 
     Args:
         mnist: The splits of MNIST.
-        versions: Maps of every digit.
-        seed: Of the maps; each split and version has its own draws, the same on every device.
+        seed: Of the maps; each split has its own draws, the same on every device.
     """
     parts = (mnist.train, mnist.validation, mnist.test)
-    train, validation, test = (
-        joined([_moved(part, seed, i, version) for version in range(versions)])
-        for i, part in enumerate(parts)
-    )
+    train, validation, test = (_moved(part, seed, i) for i, part in enumerate(parts))
     return replace(mnist, train=train, validation=validation, test=test)
 
 
-def official(folder: Path, validation: int = 10_000, *, versions: int = 1) -> Splits:
-    """The official files, unpacked: ``test_batches/1.mat`` and so on, one version in each.
+def official(folder: Path, validation: int = 10_000) -> Splits:
+    """The official files, unpacked: the first version of every digit, ``test_batches/1.mat``.
 
     The training images are in ``training_and_validation_batches``, or in ``training_batches`` and
     ``validation_batches``.
 
     Args:
         folder: The folder that holds those folders.
-        validation: How many of the digits in ``training_and_validation_batches``, the last ones
-            of each version, are set apart.
-        versions: How many versions to read.
+        validation: How many of the digits in ``training_and_validation_batches``, the last ones,
+            are set apart.
 
     Raises:
         UserError: if a file is missing or broken, or the validation set leaves nothing.
     """
-    test = joined(_read_versions(folder / "test_batches", versions))
+    test = _read(folder / "test_batches" / PAGE)
     both = folder / "training_and_validation_batches"
     if both.is_dir():
-        pages = _read_versions(both, versions)
-        counts = [held_out(len(page), validation, "affNIST") for page in pages]
-        trained = [page.take(slice(n)) for page, n in zip(pages, counts, strict=True)]
-        watched = [page.take(slice(n, None)) for page, n in zip(pages, counts, strict=True)]
+        page = _read(both / PAGE)
+        count = held_out(len(page), validation, "affNIST")
+        train, watched = page.take(slice(count)), page.take(slice(count, None))
     else:
-        trained = _read_versions(folder / "training_batches", versions)
-        watched = _read_versions(folder / "validation_batches", versions)
+        train = _read(folder / "training_batches" / PAGE)
+        watched = _read(folder / "validation_batches" / PAGE)
         if not validation:
-            trained, watched = trained + watched, [watched[0].take(slice(0))]
-    return Splits(joined(trained), joined(watched), test, NUM_CLASSES)
+            train, watched = joined([train, watched]), watched.take(slice(0))
+    return Splits(train, watched, test, NUM_CLASSES)
 
 
 def random_maps(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -151,8 +139,9 @@ def _ink_box(images: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat([high + low, high - low], dim=-1) / 2
 
 
-def _moved(examples: Examples, seed: int, part: int, version: int) -> Examples:
-    generator = torch.Generator().manual_seed(mixed_seed(seed, part, version))
+def _moved(examples: Examples, seed: int, part: int) -> Examples:
+    # The last number is that of the version; the protocol has 32.
+    generator = torch.Generator().manual_seed(mixed_seed(seed, part, 0))
     maps = random_maps(examples.x, generator)
     matrix = affine_matrix(maps["angle"], maps["shear"], maps["scale"])
     moved = in_chunks(
@@ -162,13 +151,9 @@ def _moved(examples: Examples, seed: int, part: int, version: int) -> Examples:
         # The official images are bytes.
         x=moved.mul_(255).round_().clamp_(0, 255).div_(255),
         y=examples.y,
-        extras={**maps, "digit": torch.arange(len(examples), device=examples.device)},
+        extras=maps,
         provenance=REGENERATED.format(seed=seed),
     )
-
-
-def _read_versions(folder: Path, versions: int) -> list[Examples]:
-    return [_read(folder / f"{version}.mat") for version in range(1, versions + 1)]
 
 
 def _read(path: Path) -> Examples:

@@ -29,25 +29,22 @@ CIRCLE_RADII = (0.5, 1.0)
 ROLL_SHRINKAGE = 10.0
 
 
-def swiss_roll(
-    validation: int = 500, *, seed: int = 0, num_train: int = 1_000, num_test: int = 1_000
-) -> Splits:
-    """Points of a swiss roll, one and a half turns; no labels.
+def swiss_roll(validation: int = 500, *, seed: int = 0) -> Splits:
+    """1,000 points to train and to test of a swiss roll, one and a half turns; no labels.
 
     Args:
         validation: The number of validation points.
         seed: Of the linear map, which all splits share, and of the points.
-        num_train: The number of training points.
-        num_test: The number of test points.
 
     Raises:
-        UserError: if a number of points is out of range.
+        UserError: if the number of points is negative.
     """
     generator = torch.Generator().manual_seed(seed)
     linear_map = _linear_map(generator)
     return _splits(
         lambda size: _roll(torch.rand(size, generator=generator), linear_map, generator),
-        (num_train, validation, num_test),
+        1_000,
+        validation,
         num_classes=0,
     )
 
@@ -65,10 +62,8 @@ def swiss_roll_anchors(num_anchors: int = 4, *, seed: int = 0) -> Examples:
     return _roll(torch.linspace(0.1, 0.9, num_anchors), linear_map)
 
 
-def circles(
-    validation: int = 200, *, seed: int = 0, num_train: int = 400, num_test: int = 400
-) -> Splits:
-    """Points of two concentric circles in equal numbers, labelled by their circle.
+def circles(validation: int = 200, *, seed: int = 0) -> Splits:
+    """400 points to train and to test of two concentric circles, labelled by their circle.
 
     Label 0 is the inner circle. The circles alternate, so that the beginning of a split has as
     many of each.
@@ -76,11 +71,9 @@ def circles(
     Args:
         validation: The number of validation points.
         seed: Of the linear map, which all splits share, and of the points.
-        num_train: The number of training points.
-        num_test: The number of test points.
 
     Raises:
-        UserError: if a number of points is out of range.
+        UserError: if the number of points is negative.
     """
     generator = torch.Generator().manual_seed(seed)
     linear_map = _linear_map(generator)
@@ -90,7 +83,7 @@ def circles(
         y = torch.arange(size) % len(CIRCLE_RADII)
         return _circle(angle, y, linear_map, generator)
 
-    return _splits(sample, (num_train, validation, num_test), num_classes=len(CIRCLE_RADII))
+    return _splits(sample, 400, validation, num_classes=len(CIRCLE_RADII))
 
 
 def circle_anchors(num_per_circle: int = 3, *, seed: int = 0) -> Examples:
@@ -107,16 +100,12 @@ def circle_anchors(num_per_circle: int = 3, *, seed: int = 0) -> Examples:
 
 
 def _splits(
-    sample: Callable[[int], Examples], sizes: tuple[int, int, int], *, num_classes: int
+    sample: Callable[[int], Examples], size: int, validation: int, *, num_classes: int
 ) -> Splits:
-    num_train, validation, num_test = sizes
-    if num_train < 1 or validation < 0 or num_test < 1:
-        raise UserError(
-            f"a synthetic data set needs training and test points, and no negative number of any; "
-            f"got {num_train}, {validation} for validation and {num_test} for testing."
-        )
+    if validation < 0:
+        raise UserError(f"--validation must not be negative; got {validation}.")
     # The validation points come last, so that their number does not change the others.
-    train, test, held_out = (sample(size) for size in (num_train, num_test, validation))
+    train, test, held_out = (sample(count) for count in (size, size, validation))
     return Splits(train, held_out, test, num_classes)
 
 

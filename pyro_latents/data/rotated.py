@@ -1,8 +1,8 @@
-"""Images turned by random angles, as a fixed data set or anew in every batch."""
+"""Images turned by random angles, each once."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ MAX_ANGLE = math.radians(350)
 CHUNK = 4_096
 
 
-def rotated_splits(splits: Splits, *, seed: int = 0, max_angle: float = MAX_ANGLE) -> Splits:
-    """Every image turned once by an angle of its own, uniform in [0, ``max_angle``].
+def rotated_splits(splits: Splits, *, seed: int = 0) -> Splits:
+    """Every image turned by an angle of its own, uniform in [0, ``MAX_ANGLE``].
 
     The counter-clockwise angle, in radians, is ``extras["angle"]``; the image as it was is
     ``extras["upright"]``.
@@ -26,37 +26,13 @@ def rotated_splits(splits: Splits, *, seed: int = 0, max_angle: float = MAX_ANGL
     Args:
         splits: The upright images.
         seed: Of the angles; each split has its own draws, the same on every device.
-        max_angle: The largest angle in radians.
     """
     parts = (splits.train, splits.validation, splits.test)
     train, validation, test = (
-        _rotated(part, torch.Generator().manual_seed(mixed_seed(seed, i)), max_angle)
+        _rotated(part, torch.Generator().manual_seed(mixed_seed(seed, i)))
         for i, part in enumerate(parts)
     )
     return replace(splits, train=train, validation=validation, test=test)
-
-
-@dataclass(frozen=True)
-class Rotated:
-    """Images turned by fresh angles in every batch: ``(x,)``.
-
-    Args:
-        examples: The images; where they have been turned already, their ``extras["upright"]``
-            is what is turned.
-        max_angle: The largest angle in radians; the smallest is 0.
-    """
-
-    examples: Examples
-    max_angle: float = MAX_ANGLE
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Turned images, of shape `batch channels height width`."""
-        upright = self.examples.extras.get("upright", self.examples.x)[index]
-        angle = torch.rand(len(index), generator=generator, device=upright.device)
-        return (rotate(upright, self.max_angle * angle),)
 
 
 def in_chunks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -67,11 +43,11 @@ def in_chunks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return torch.cat([function(*piece) for piece in pieces])
 
 
-def _rotated(examples: Examples, generator: torch.Generator, max_angle: float) -> Examples:
-    angle = (max_angle * torch.rand(len(examples), generator=generator)).to(examples.device)
+def _rotated(examples: Examples, generator: torch.Generator) -> Examples:
+    angle = (MAX_ANGLE * torch.rand(len(examples), generator=generator)).to(examples.device)
     return replace(
         examples,
         x=in_chunks(rotate, examples.x, angle),
         extras={**examples.extras, "angle": angle, "upright": examples.x},
-        provenance=f"{examples.provenance}, turned by 0 to {math.degrees(max_angle):.0f} degrees",
+        provenance=f"{examples.provenance}, turned by 0 to 350 degrees",
     )

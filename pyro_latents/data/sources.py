@@ -5,7 +5,6 @@
 (100, torch.Size([1, 28, 28]))
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pyro_latents.data.examples import Splits
 from pyro_latents.data.folders import data_folder
 from pyro_latents.data.rotated import rotated_splits
 from pyro_latents.errors import UserError
+from pyro_latents.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,11 @@ class Source:
 
     Args:
         shape: The shape of one data point.
-        summary: One phrase for lists.
         validation: The usual size of the validation set.
         read: Reads or makes the splits.
     """
 
     shape: tuple[int, ...]
-    summary: str
     validation: int
     read: Callable[[Request], Splits]
 
@@ -55,51 +53,38 @@ def _rotated(upright: Callable[[Request], Splits]) -> Callable[[Request], Splits
 
 
 SOURCES = {
-    "digits": Source(
-        digits.SHAPE, "scikit-learn's digits, embedded", 180, lambda r: digits.digits(r.validation)
-    ),
-    "rotated-digits": Source(
-        digits.SHAPE,
-        "the embedded digits turned by 0 to 350 degrees",
-        180,
-        _rotated(lambda r: digits.digits(r.validation)),
-    ),
-    "mnist": Source(idx.SHAPE, "MNIST", 10_000, _mnist),
+    "digits": Source(digits.SHAPE, 180, lambda r: digits.digits(r.validation)),
+    "rotated-digits": Source(digits.SHAPE, 180, _rotated(lambda r: digits.digits(r.validation))),
+    "mnist": Source(idx.SHAPE, 10_000, _mnist),
     "fashion-mnist": Source(
-        idx.SHAPE,
-        "Fashion-MNIST",
-        10_000,
-        lambda r: idx.idx_images("FashionMNIST", r.data_dir, r.validation),
+        idx.SHAPE, 10_000, lambda r: idx.idx_images("FashionMNIST", r.data_dir, r.validation)
     ),
-    "rotated-mnist": Source(
-        idx.SHAPE, "MNIST turned by 0 to 350 degrees", 10_000, _rotated(_mnist)
-    ),
+    "rotated-mnist": Source(idx.SHAPE, 10_000, _rotated(_mnist)),
     "affnist": Source(
         affnist.SHAPE,
-        "affNIST, or its regeneration from MNIST",
         10_000,
         lambda r: affnist.affnist(r.data_dir, r.validation, seed=r.seed, device=r.device),
     ),
-    "svhn": Source(
-        svhn.SHAPE,
-        "Street View House Numbers, cropped",
-        3_257,
-        lambda r: svhn.svhn(r.data_dir, r.validation),
-    ),
+    "svhn": Source(svhn.SHAPE, 3_257, lambda r: svhn.svhn(r.data_dir, r.validation)),
     "swiss-roll": Source(
-        manifolds.SHAPE,
-        "a swiss roll mapped to 20 dimensions",
-        500,
-        lambda r: manifolds.swiss_roll(r.validation, seed=r.seed),
+        manifolds.SHAPE, 500, lambda r: manifolds.swiss_roll(r.validation, seed=r.seed)
     ),
     "circles": Source(
-        manifolds.SHAPE,
-        "two concentric circles mapped to 20 dimensions",
-        200,
-        lambda r: manifolds.circles(r.validation, seed=r.seed),
+        manifolds.SHAPE, 200, lambda r: manifolds.circles(r.validation, seed=r.seed)
     ),
 }
 SHAPES = {name: source.shape for name, source in SOURCES.items()}
+
+
+def source_of(name: str) -> Source:
+    """Return the data set of that name.
+
+    Raises:
+        UserError: if there is none; the message has the near names.
+    """
+    if name not in SOURCES:
+        raise UserError(f"there is no data set {name!r}: {did_you_mean(name, SOURCES)}")
+    return SOURCES[name]
 
 
 def load(
@@ -128,9 +113,9 @@ def load(
         UserError: if the name is unknown, files are missing or broken, or a number is out of
             range.
     """
-    if limit_train is not None and limit_train < 1:
+    if limit_train is not None and not limit_train >= 1:
         raise UserError(f"--limit-train must be at least 1; got {limit_train}.")
-    source = _source(name)
+    source = source_of(name)
     validation = source.validation if validation is None else validation
     request = Request(data_folder(data_dir), validation, seed, torch.device(device))
     splits = source.read(request)
@@ -139,14 +124,3 @@ def load(
         kept = splits.train.take(torch.arange(min(limit_train, len(splits.train))))
         splits = replace(splits, train=kept)
     return splits.to(device)
-
-
-def _source(name: str) -> Source:
-    if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=3)
-        raise UserError(
-            f"there is no data set {name!r}"
-            + (f"; did you mean {' or '.join(near)}?" if near else ".")
-            + f" Choose from {', '.join(SOURCES)}."
-        )
-    return SOURCES[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -35,18 +37,18 @@ class FlowDistribution(TorchDistribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, flow: Distribution) -> None:
+    def __init__(self, flow: Any) -> None:
         self.flow = flow
         self._draw: tuple[Tensor, Tensor] | None = None
         super().__init__(flow.batch_shape, flow.event_shape, validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size | tuple = ()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw with a gradient, of shape `*sample_shape *batch dim`."""
         value, log_prob = self.flow.rsample_and_log_prob(torch.Size(sample_shape))
         self._draw = (value, log_prob)
         return value
 
-    def sample(self, sample_shape: torch.Size | tuple = ()) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw without a gradient."""
         with torch.no_grad():
             return self.flow.rsample(torch.Size(sample_shape))
@@ -58,7 +60,7 @@ class FlowDistribution(TorchDistribution):
         return self.flow.log_prob(value)
 
     def expand(
-        self, batch_shape: torch.Size, _instance: FlowDistribution | None = None
+        self, batch_shape: Sequence[int], _instance: FlowDistribution | None = None
     ) -> FlowDistribution:
         """Return the same flow over a larger batch, of the same class."""
         return FlowDistribution(self.flow.expand(batch_shape))

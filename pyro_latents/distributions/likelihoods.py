@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from pyro.distributions import Bernoulli as PyroBernoulli
-from pyro.distributions import Distribution
 from pyro.distributions import Normal as PyroNormal
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -23,7 +24,7 @@ class GreyBernoulli(PyroBernoulli):
     support = constraints.unit_interval
 
     def expand(
-        self, batch_shape: torch.Size, _instance: GreyBernoulli | None = None
+        self, batch_shape: Sequence[int], _instance: GreyBernoulli | None = None
     ) -> GreyBernoulli:
         """Expand as every distribution does, to this class."""
         return super().expand(batch_shape, self._get_checked_instance(GreyBernoulli, _instance))
@@ -44,7 +45,7 @@ class Likelihood(nn.Module):
 class Bernoulli(Likelihood):
     """Independent pixels in [0, 1], binary or grey (`GreyBernoulli`); the outputs are logits."""
 
-    def forward(self, logits: Tensor) -> Distribution:
+    def forward(self, logits: Tensor) -> TorchDistributionMixin:
         """Return the distribution whose event is the last `event_dims` dimensions."""
         return GreyBernoulli(logits=logits).to_event(self.event_dims)
 
@@ -59,10 +60,10 @@ class Normal(Likelihood):
 
     def __init__(self, scale: float = 1.0, event_dims: int = 3) -> None:
         super().__init__(event_dims)
-        if scale <= 0:
+        if not scale > 0:
             raise ValueError(f"Normal expects a positive scale; got {scale}.")
         self.scale = scale
 
-    def forward(self, loc: Tensor) -> Distribution:
+    def forward(self, loc: Tensor) -> TorchDistributionMixin:
         """Return the distribution whose event is the last `event_dims` dimensions."""
         return PyroNormal(loc, self.scale).to_event(self.event_dims)

@@ -8,6 +8,7 @@ on the image by itself, with no network in between to set its scale: so the prio
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from pyro.distributions import Distribution, Normal, TorchDistribution
@@ -36,11 +37,11 @@ class ImproperPose(TorchDistribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, location: Tensor, batch_shape: torch.Size | None = None) -> None:
+    def __init__(self, location: Tensor, batch_shape: Sequence[int] = ()) -> None:
         self.location = location
-        super().__init__(batch_shape or torch.Size(), location.shape[-1:], validate_args=False)
+        super().__init__(torch.Size(batch_shape), location.shape[-1:], validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size | tuple = ()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return the location, once for every draw."""
         return self.location.expand(self._extended_shape(torch.Size(sample_shape))).clone()
 
@@ -48,11 +49,9 @@ class ImproperPose(TorchDistribution):
         """Return zeros."""
         return value.new_zeros(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
 
-    def expand(
-        self, batch_shape: torch.Size, _instance: ImproperPose | None = None
-    ) -> ImproperPose:
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> ImproperPose:
         """Return the same density over a larger batch."""
-        return ImproperPose(self.location, torch.Size(batch_shape))
+        return ImproperPose(self.location, batch_shape)
 
 
 class PosePrior(nn.Module):
@@ -91,6 +90,8 @@ class NoPrior(PosePrior):
         num_parameters: Size of the warp's parameters and of `u`.
     """
 
+    _identity: Tensor
+
     def __init__(self, num_parameters: int) -> None:
         super().__init__(num_parameters)
         self.register_buffer("_identity", torch.zeros(num_parameters), persistent=False)
@@ -106,6 +107,8 @@ class IdentityNormal(PosePrior):
     Args:
         num_parameters: Size of the warp's parameters and of `u`.
     """
+
+    _identity: Tensor
 
     def __init__(self, num_parameters: int) -> None:
         super().__init__(num_parameters)
@@ -147,6 +150,8 @@ class Affine5Normal(FittedNormal):
     The link is the matrix of section V.iii.
     """
 
+    _unit: Tensor
+
     def __init__(self) -> None:
         super().__init__(5)
         self.register_buffer("_unit", torch.eye(2, 3), persistent=False)
@@ -168,6 +173,8 @@ class FullNormal(PosePrior):
     Raises:
         ValueError: if the rank is not between one and the number of parameters.
     """
+
+    _zero: Tensor
 
     def __init__(self, num_parameters: int, rank: int) -> None:
         if not 1 <= rank <= num_parameters:

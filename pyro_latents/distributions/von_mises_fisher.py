@@ -74,9 +74,11 @@ class HypersphericalUniform(TorchDistribution):
         self.like = torch.zeros(()) if like is None else like
         super().__init__(torch.Size(batch_shape), torch.Size([dim]), validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> HypersphericalUniform:
+    def expand(
+        self, batch_shape: Sequence[int], _instance: object = None
+    ) -> HypersphericalUniform:
         """The same distribution with another batch shape."""
-        return HypersphericalUniform(self.dim, self.like, torch.Size(batch_shape))
+        return HypersphericalUniform(self.dim, self.like, batch_shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw directions, of shape `*sample *batch dim`."""
@@ -113,7 +115,7 @@ class VonMisesFisher(TorchDistribution):
         self.concentration = concentration.expand(batch)
         super().__init__(batch, loc.shape[-1:], validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> VonMisesFisher:
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> VonMisesFisher:
         """The same distribution with another batch shape."""
         return VonMisesFisher(
             self.loc.expand(*batch_shape, self.loc.shape[-1]),

@@ -10,8 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
-from pyro_latents.parameters import local_parameters
-from pyro_latents.traces import plate_nesting, random_sites, vectorised
+from pyro_latents.programs import local_parameters, plate_nesting, random_sites, vectorised
 
 THRESHOLD = 0.01
 DRAWS = 16

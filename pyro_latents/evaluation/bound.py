@@ -8,8 +8,7 @@ from pyro.distributions.util import scale_and_mask
 from torch.distributions import kl_divergence
 
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
-from pyro_latents.parameters import local_parameters
-from pyro_latents.traces import Site, paired_traces, random_sites
+from pyro_latents.programs import Site, local_parameters, paired_traces, random_sites
 
 
 def bound_terms(

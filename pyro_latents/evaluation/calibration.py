@@ -12,8 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_latents.errors import UserError
-from pyro_latents.parameters import local_parameters
-from pyro_latents.traces import Site, plate_nesting, random_sites, vectorised
+from pyro_latents.programs import Site, local_parameters, plate_nesting, random_sites, vectorised
 
 
 @dataclass(frozen=True)

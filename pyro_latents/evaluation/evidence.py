@@ -7,15 +7,15 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.pareto import pareto_k
-from pyro_latents.parameters import local_parameters
-from pyro_latents.traces import paired_traces, random_sites
+from pyro_latents.programs import local_parameters, paired_traces, random_sites
+from pyro_latents.progress import watched
 
 # Latent draws decoded at a time; it bounds the memory whatever the number of particles.
 CHUNK = 1000
@@ -54,16 +54,13 @@ class ImportanceSampling:
 
     def __post_init__(self) -> None:
         for option, value in (("particles", self.particles), ("likelihood-points", self.points)):
-            if value < 1:
+            # Written so that what is not a number fails.
+            if not value >= 1:
                 raise UserError(f"--{option} must be at least 1; got {value}.")
 
 
 def log_evidence(
-    model: Callable,
-    guide: Callable,
-    *batch: Any,
-    num_particles: int = 1000,
-    progress: bool = False,
+    model: Callable, guide: Callable, *batch: Any, num_particles: int = 1000
 ) -> Evidence:
     r"""Estimate the marginal likelihood of each data point with the guide as the proposal.
 
@@ -79,7 +76,6 @@ def log_evidence(
         guide: The proposal, with the latent sites of the model.
         *batch: The arguments of both; the first is a tensor of shape `batch ...`.
         num_particles: Importance samples `K` for each data point.
-        progress: Whether to show a progress bar.
 
     Raises:
         UserError: if a sample site lies outside of the data plate, or the number of particles is
@@ -88,17 +84,19 @@ def log_evidence(
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
     """
-    if num_particles < 1:
+    if not num_particles >= 1:
         raise UserError(f"num_particles must be at least 1; got {num_particles}.")
     size = len(batch[0])
-    particles = min(num_particles, CHUNK // 10)
-    rows = max(1, CHUNK // particles)
-    parts = []
+    # Pyro's automatic guides are for the batch that they have seen, and for no part of it.
+    whole = isinstance(guide, AutoGuide)
+    particles = min(num_particles, max(1, CHUNK // size) if whole else CHUNK // 10)
+    rows = size if whole else max(1, CHUNK // particles)
+    parts: list[Evidence] = []
     with torch.no_grad(), local_parameters(model, guide):
-        for start in tqdm(range(0, size, rows), desc="log evidence", disable=not progress):
+        for start in range(0, size, rows):
             part = [a[start : start + rows] if _is_per_data_point(a, size) else a for a in batch]
             if not parts:
-                plate_dim = _data_plate_dim(*paired_traces(model, guide, *part), len(part[0]))
+                plate_dim = _data_plate_dim(model, guide, part)
             log_weights = [
                 _log_weights(model, guide, part, plate_dim, min(particles, num_particles - done))
                 for done in range(0, num_particles, particles)
@@ -134,7 +132,7 @@ def log_evidence_of_batches(
     loader = Batches(batches, min(batch_size, points), seed=seed, shuffle=False)
     parts: list[Evidence] = []
     numbers = range(-(-points // loader.batch_size))
-    for number in tqdm(numbers, desc="log likelihood", disable=not progress):
+    for number in watched(numbers, "log likelihood", shown=progress):
         torch.manual_seed(mixed_seed(seed, number))
         parts.append(
             log_evidence(model, guide, *loader.batch(number), num_particles=num_particles)
@@ -162,8 +160,18 @@ def _per_data_point(trace: Trace, plate_dim: int) -> Tensor:
     return total
 
 
-def _data_plate_dim(model_trace: Trace, guide_trace: Trace, size: int) -> int:
+def _data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
     """The dimension of the outermost plate, which every site must be in."""
+    size = len(batch[0])
+    try:
+        model_trace, guide_trace = paired_traces(model, guide, *batch)
+    except (ValueError, RuntimeError) as error:
+        if not isinstance(guide, AutoGuide):
+            raise
+        raise UserError(
+            f"{type(guide).__name__} fits the batch that it was built with, not these {size} data "
+            "points: give all of that batch at once."
+        ) from error
     sites = [*random_sites(model_trace), *random_sites(guide_trace)]
     dims = [f.dim for _, site in sites for f in site["cond_indep_stack"] if f.vectorized]
     plate_dim = min(dims, default=0)

@@ -15,7 +15,6 @@ References:
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +28,8 @@ class Kernel(nn.Module):
 
     Args:
         scales: Multiples of the reference; the kernel is the mean over them.
-        reference: The squared length that they multiply. ``"dimension"``: `2 dim`, the expected
+        reference: The squared length that they multiply; if not given, it is `2 dim`, the expected
             squared distance between two draws from a standard normal of `dim` dimensions.
-            ``"median"``: the median squared distance in the pooled sample, without gradient.
-            A number: itself.
 
     Raises:
         ValueError: if there is no scale, or a scale or the reference is not positive.
@@ -42,44 +39,27 @@ class Kernel(nn.Module):
         - it is smooth at distance zero, where gradients are needed as well.
     """
 
-    def __init__(
-        self,
-        scales: Sequence[float] = SCALES,
-        reference: Literal["dimension", "median"] | float = "dimension",
-    ) -> None:
+    def __init__(self, scales: Sequence[float] = SCALES, reference: float | None = None) -> None:
         super().__init__()
         if not scales or min(scales) <= 0:
             raise ValueError(f"{type(self).__name__} expects positive scales; got {scales}.")
-        if isinstance(reference, str):
-            if reference not in ("dimension", "median"):
-                raise ValueError(
-                    f"{type(self).__name__} expects reference 'dimension', 'median' or a "
-                    f"positive number; got {reference!r}."
-                )
-        elif reference <= 0:
+        if reference is not None and not reference > 0:
             raise ValueError(f"{type(self).__name__} expects reference > 0; got {reference}.")
         self.scales = tuple(scales)
         self.reference = reference
 
     @abstractmethod
-    def profile(self, squared_distance: Tensor, squared_length: Tensor | float) -> Tensor:
+    def profile(self, squared_distance: Tensor, squared_length: float) -> Tensor:
         """Return the kernel of one length at the given squared distances."""
 
     def forward(self, squared_distance: Tensor, dim: int) -> Tensor:
         """Return the kernel at squared distances between codes of `dim` dimensions.
 
         Args:
-            squared_distance: Of any shape; the whole tensor is the pooled sample of "median".
+            squared_distance: Of any shape.
             dim: Dimension of the codes.
         """
-        if self.reference == "dimension":
-            reference: Tensor | float = 2.0 * dim
-        elif self.reference == "median":
-            apart = squared_distance.detach()
-            # The zeros are a point's distance to itself, which is not typical of the sample.
-            reference = apart[apart > 0].median() if bool((apart > 0).any()) else 1.0
-        else:
-            reference = self.reference
+        reference = 2.0 * dim if self.reference is None else self.reference
         total = torch.zeros_like(squared_distance)
         for scale in self.scales:
             total = total + self.profile(squared_distance, scale * reference)
@@ -89,7 +69,7 @@ class Kernel(nn.Module):
 class InverseMultiquadric(Kernel):
     r""":math:`k = \ell^2 / (\ell^2 + |x - y|^2)`: heavy tails, a gradient at any distance."""
 
-    def profile(self, squared_distance: Tensor, squared_length: Tensor | float) -> Tensor:
+    def profile(self, squared_distance: Tensor, squared_length: float) -> Tensor:
         """Return `l^2 / (l^2 + d^2)`."""
         return squared_length / (squared_length + squared_distance)
 
@@ -97,7 +77,7 @@ class InverseMultiquadric(Kernel):
 class RBF(Kernel):
     r""":math:`k = \exp(-|x - y|^2 / 2 \ell^2)`: closed forms, but blind to what is far apart."""
 
-    def profile(self, squared_distance: Tensor, squared_length: Tensor | float) -> Tensor:
+    def profile(self, squared_distance: Tensor, squared_length: float) -> Tensor:
         """Return `exp(-d^2 / 2 l^2)`."""
         return torch.exp(-squared_distance / (2 * squared_length))
 

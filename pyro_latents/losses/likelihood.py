@@ -7,6 +7,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_latents.losses.differentiable import DifferentiableELBO
+from pyro_latents.losses.maximum import check_weights
+from pyro_latents.programs import random_sites
 
 
 class LikelihoodLoss(DifferentiableELBO):
@@ -19,6 +21,9 @@ class LikelihoodLoss(DifferentiableELBO):
     Args:
         weights: Factors of the log-densities of observed sites, by name; 1 if not named.
         num_particles: Draws per data point that the estimate is made of.
+
+    Raises:
+        UserError: at a batch, if a weight names no site of the model.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), https://arxiv.org/abs/1705.07120
@@ -39,11 +44,10 @@ class LikelihoodLoss(DifferentiableELBO):
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             replayed = poutine.trace(poutine.replay(model, guide_trace))
             trace = replayed.get_trace(*args, **kwargs)
-            # Only these sites are scored: the guide may be all but a point mass.
-            trace.compute_log_prob(
-                lambda name, site: site["is_observed"] and site["type"] == "sample"
-            )
-            for name, site in trace.nodes.items():
-                if site["type"] == "sample" and site["is_observed"]:
+            check_weights(self.weights, trace, "model")
+            # Only these sites are scored: a prior need not have a density.
+            trace.compute_log_prob(lambda name, site: site["is_observed"])
+            for name, site in random_sites(trace):
+                if site["is_observed"]:
                     loss = loss - self.weights.get(name, 1.0) * site["log_prob_sum"]
         return loss / self.num_particles

@@ -1,67 +1,61 @@
 """Running a program with some of its sites at their maximum."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_latents.errors import UserError
+from pyro_latents.programs import random_sites
 
 Values = dict[str, Tensor]
 
+# Of the generic maximiser.
+MOST_STEPS, LEAST_SLOPE = 100, 1e-7
 
-class GradientMaximiser:
-    """Climbs the log-density by L-BFGS in unconstrained space, from a draw of the program.
 
-    It finds a local maximum. All sites without a solver of their own climb together.
+def climb(
+    log_density: Callable[[Values], Tensor],
+    start: Mapping[str, Tensor],
+    supports: Mapping[str, Any],
+) -> Values:
+    """Climb a log-density by L-BFGS in unconstrained space, to a local maximum.
 
     Args:
-        steps: The largest number of steps.
-        tolerance: The slope at which it stops.
+        log_density: The sum of a program's log-densities at values of sites.
+        start: Where to start, by the sites' names.
+        supports: The constraints of the sites, by name.
+
+    Returns:
+        The maximisers; all sites have climbed together.
     """
+    maps = {name: biject_to(support) for name, support in supports.items()}
+    free = {n: maps[n].inv(v.detach()).clone().requires_grad_() for n, v in start.items()}
+    optimizer = torch.optim.LBFGS(
+        list(free.values()),
+        max_iter=MOST_STEPS,
+        history_size=20,
+        tolerance_grad=LEAST_SLOPE,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
 
-    def __init__(self, steps: int = 100, tolerance: float = 1e-7) -> None:
-        self.steps = steps
-        self.tolerance = tolerance
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = -log_density({name: maps[name](value) for name, value in free.items()})
+        grads = torch.autograd.grad(loss, list(free.values()))
+        for value, grad in zip(free.values(), grads, strict=True):
+            value.grad = grad
+        return loss.detach()
 
-    def __call__(
-        self, log_density: Callable[[Values], Tensor], start: Mapping[str, Tensor], supports: dict
-    ) -> Values:
-        """Return the maximisers.
-
-        Args:
-            log_density: The sum of the program's log-densities at values of the sites.
-            start: Where to start, by name.
-            supports: The constraints of the sites, by name.
-        """
-        maps = {name: biject_to(support) for name, support in supports.items()}
-        free = {n: maps[n].inv(v.detach()).clone().requires_grad_() for n, v in start.items()}
-        optimizer = torch.optim.LBFGS(
-            list(free.values()),
-            max_iter=self.steps,
-            history_size=20,
-            tolerance_grad=self.tolerance,
-            tolerance_change=0.0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = -log_density({name: maps[name](value) for name, value in free.items()})
-            grads = torch.autograd.grad(loss, list(free.values()))
-            for value, grad in zip(free.values(), grads, strict=True):
-                value.grad = grad
-            return loss.detach()
-
-        with torch.enable_grad():
-            optimizer.step(closure)
-        return {name: maps[name](value).detach() for name, value in free.items()}
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return {name: maps[name](value).detach() for name, value in free.items()}
 
 
 class Maximised:
@@ -71,7 +65,6 @@ class Maximised:
         program: The model or the guide.
         values: The values of the sites that are held, by name.
         maxima: Maximisers that are known already.
-        maximiser: For the auxiliary sites without a solver.
         weights: Factors of the log-densities that are maximised, by site.
         subtracted: Whether the objective subtracts the density of the program, as it does the
             guide's. Learned maximisers climb the density all the same.
@@ -82,7 +75,6 @@ class Maximised:
         program: Callable,
         values: Values,
         maxima: Values,
-        maximiser: GradientMaximiser,
         weights: Mapping[str, float],
         *,
         subtracted: bool = False,
@@ -90,7 +82,6 @@ class Maximised:
         self.program = program
         self.values = values
         self.maxima = maxima
-        self.maximiser = maximiser
         self.weights = weights
         self.subtracted = subtracted
 
@@ -99,13 +90,11 @@ class Maximised:
         trace = self._run(self.maxima, args, kwargs)
         unsolved = {
             name: site
-            for name, site in trace.nodes.items()
-            if site["type"] == "sample"
-            and site["infer"].get("maximize", self) is None
-            and name not in self.maxima
+            for name, site in random_sites(trace)
+            if site["infer"].get("maximize", self) is None and name not in self.maxima
         }
         if unsolved:
-            found = self.maximiser(
+            found = climb(
                 lambda values: self._total(self._run(self.maxima | values, args, kwargs)),
                 {name: site["value"] for name, site in unsolved.items()},
                 {name: site["fn"].support for name, site in unsolved.items()},
@@ -115,26 +104,39 @@ class Maximised:
         return trace
 
     def _run(self, maxima: Values, args: tuple, kwargs: dict) -> Trace:
-        with _Substitute(self.values, maxima, self.subtracted):
-            return poutine.trace(self.program).get_trace(*args, **kwargs)
+        solved = _Solved(self.values, maxima, self.subtracted)
+        with solved:
+            trace = poutine.trace(self.program).get_trace(*args, **kwargs)
+        solved.check_used(trace)
+        return trace
 
     def _total(self, trace: Trace) -> Tensor:
         trace.compute_log_prob()
-        return sum(
-            self.weights.get(name, 1.0) * site["log_prob_sum"]
-            for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)
-        )
+        terms = [self.weights.get(n, 1.0) * s["log_prob_sum"] for n, s in random_sites(trace)]
+        return torch.stack(terms).sum()
 
 
-class _Substitute(Messenger):
-    """Fixes sites at values, and asks the solvers of auxiliary sites."""
+class _Solved(Messenger):
+    """Fixes sites at values, and asks the solvers of auxiliary sites, in one run of a program."""
 
     def __init__(self, values: Values, maxima: Values, subtracted: bool) -> None:
         super().__init__()
         self.values = values
         self.maxima = maxima
         self.subtracted = subtracted
+        # Of solvers that answer for several sites: each is asked once in a run.
+        self._answers: dict[Hashable, Values] = {}
+
+    def check_used(self, trace: Trace) -> None:
+        """Raise if a solver answered for something that does not name it."""
+        sites = dict(random_sites(trace))
+        for solver, answers in self._answers.items():
+            for name in answers:
+                if name not in sites or sites[name]["infer"].get("maximize") != solver:
+                    raise UserError(
+                        f"a maximiser answers for {name!r}, which is no site that names it: mark "
+                        'that site with infer={"maximize": solver}, the same one.'
+                    )
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
@@ -154,14 +156,33 @@ class _Substitute(Messenger):
         msg["value"], msg["done"] = value, True
 
     def _solve(self, name: str, infer: dict[str, Any]) -> Tensor:
-        if infer.get("maximize_with_gradient", False):
-            held = {site: value.detach() for site, value in self.values.items()}
-            value = infer["maximize"](held)
-            # The same value with the gradient reversed: whoever raises the objective lowers a
-            # density that it subtracts, and a network must raise it.
-            return 2 * value.detach() - value if self.subtracted else value
-        with torch.no_grad():
-            return infer["maximize"](self.values)
+        solver = infer["maximize"]
+        if solver not in self._answers:
+            answer = self._ask(solver, infer.get("maximize_with_gradient", False))
+            if isinstance(answer, Tensor):
+                return answer
+            self._answers[solver] = dict(answer)
+        answers = self._answers[solver]
+        if name not in answers:
+            raise UserError(
+                f"the maximiser of site {name!r} answers for {sorted(answers)} and not for it."
+            )
+        return answers[name]
+
+    def _ask(self, solver: Callable, with_gradient: bool) -> Tensor | Values:
+        if not with_gradient:
+            with torch.no_grad():
+                return solver(self.values)
+        held = {site: value.detach() for site, value in self.values.items()}
+        answer = solver(held)
+        if isinstance(answer, Tensor):
+            return self._climbing(answer)
+        return {name: self._climbing(value) for name, value in answer.items()}
+
+    def _climbing(self, value: Tensor) -> Tensor:
+        # The same value with the gradient reversed: whoever raises the objective lowers a
+        # density that it subtracts, and a network must raise it.
+        return 2 * value.detach() - value if self.subtracted else value
 
 
 def _check(name: str, value: Tensor, fn: Any) -> None:

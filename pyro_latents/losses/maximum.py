@@ -9,15 +9,13 @@ import torch
 from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_latents.errors import UserError
 from pyro_latents.losses.differentiable import DifferentiableELBO
-from pyro_latents.losses.maximisers import GradientMaximiser, Maximised
-
-Values = dict[str, Tensor]
-Site = dict[str, Any]
+from pyro_latents.losses.maximisers import Maximised, Values
+from pyro_latents.programs import Site, random_sites
+from pyro_latents.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,13 @@ class TraceMax_ELBO(DifferentiableELBO):
     runs, so that a closure sees what led to the site. It runs without gradient and its answer is
     a constant: the density is evaluated at it with gradient through everything else. If the
     solver maximises the very density (all weights 1), that is the gradient of the maximum, by the
-    envelope theorem; if not, it is the method's definition. With ``infer={"maximize": None}`` the
-    `GradientMaximiser` climbs from a draw. A network in the place of a solver learns with
+    envelope theorem; if not, it is the method's definition. Sites with
+    ``infer={"maximize": None}`` climb by their gradient, together and from a draw.
+
+    **Several sites at once.** Sites whose maximum is a joint one name the same solver, which
+    returns a dictionary of values by site. It is asked once in a run, at the first of them.
+
+    **Networks.** A network in the place of a solver learns with
     ``infer={"maximize": network, "maximize_with_gradient": True}``: its parameters climb the
     density of the program, the guide's too, although the objective subtracts that. What it reads
     beside ``values`` it should detach. Where its answer is short of the guide's maximum, the
@@ -63,8 +66,8 @@ class TraceMax_ELBO(DifferentiableELBO):
     **Sums.** Sites of the model with ``infer={"enumerate": "parallel"}`` are summed over exactly,
     each term with its own maximum. All that depends on them must lie in their plates.
 
-    **Weights.** The log-densities of a site are multiplied by its weight, inside of the sum, so
-    that a paper's trade-off between terms can be met without changing the program that draws.
+    **Weights.** The log-densities of a site are multiplied by its weight, inside of the sum: the
+    phases of a training weigh the terms of one program differently.
 
     With no auxiliary site and no weights this is `pyro.infer.Trace_ELBO` for reparameterised
     guides. An expectation over auxiliary draws is taken by sampling, so that every site that
@@ -73,7 +76,6 @@ class TraceMax_ELBO(DifferentiableELBO):
     Args:
         model_weights: Weights of the model's sites, by name; 1 if not named.
         guide_weights: Weights of the guide's sites.
-        maximiser: The solver of sites that name none.
         num_particles: Draws per data point that the estimate is made of.
         max_plate_nesting: As in `pyro.infer.ELBO`; must be given if a site is enumerated.
         vectorize_particles: Whether the particles are drawn in one pass.
@@ -81,7 +83,8 @@ class TraceMax_ELBO(DifferentiableELBO):
 
     Raises:
         UserError: at a batch, if the guide lacks a site of the model or draws one that is not
-            reparameterised, or a maximiser is not finite or has a wrong shape.
+            reparameterised, a weight names no site, or a maximiser is not finite, has a wrong
+            shape, or answers for other sites than those that name it.
 
     References:
         Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
@@ -97,7 +100,6 @@ class TraceMax_ELBO(DifferentiableELBO):
         *,
         model_weights: Mapping[str, float] | None = None,
         guide_weights: Mapping[str, float] | None = None,
-        maximiser: GradientMaximiser | None = None,
         num_particles: int = 1,
         max_plate_nesting: float = float("inf"),
         vectorize_particles: bool = False,
@@ -111,13 +113,12 @@ class TraceMax_ELBO(DifferentiableELBO):
         )
         self.model_weights = dict(model_weights or {})
         self.guide_weights = dict(guide_weights or {})
-        self.maximiser = maximiser or GradientMaximiser()
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return the loss as a scalar tensor, in nats, summed over the data plate."""
-        return sum(self.terms(model, guide, *args, **kwargs).values())
+        return _sum(self.terms(model, guide, *args, **kwargs))
 
     def terms(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
@@ -141,8 +142,7 @@ class TraceMax_ELBO(DifferentiableELBO):
         """
         self._set_nesting(model, guide, args, kwargs)
         rows = [
-            -sum(self._split(*traces).values())
-            for traces in self._get_traces(model, guide, args, kwargs)
+            -_sum(self._split(*traces)) for traces in self._get_traces(model, guide, args, kwargs)
         ]
         # Pyro vectorises several particles only.
         several = self.vectorize_particles and self.num_particles > 1
@@ -182,9 +182,7 @@ class TraceMax_ELBO(DifferentiableELBO):
     def _guide_trace(
         self, guide: Callable, values: Values, maxima: Values, args: tuple, kwargs: dict
     ) -> Trace:
-        maximised = Maximised(
-            guide, values, maxima, self.maximiser, self.guide_weights, subtracted=True
-        )
+        maximised = Maximised(guide, values, maxima, self.guide_weights, subtracted=True)
         return maximised.get_trace(args, kwargs)
 
     def _model_trace(
@@ -192,22 +190,25 @@ class TraceMax_ELBO(DifferentiableELBO):
     ) -> Trace:
         if self.max_plate_nesting != float("inf"):
             model = poutine.enum(model, first_available_dim=-1 - int(self.max_plate_nesting))
-        maximised = Maximised(model, values, maxima, self.maximiser, self.model_weights)
+        maximised = Maximised(model, values, maxima, self.model_weights)
         trace = maximised.get_trace(args, kwargs)
         _check_sites(trace, values)
         return trace
 
     def _split(self, model_trace: Trace, guide_trace: Trace) -> dict[str, Tensor]:
         """The negative likelihood, prior and posterior of each data point."""
-        prior, likelihood = [], []
-        for name, site in _samples(model_trace):
+        check_weights(self.model_weights, model_trace, "model")
+        check_weights(self.guide_weights, guide_trace, "guide")
+        prior: list[tuple[str, Site]] = []
+        likelihood: list[tuple[str, Site]] = []
+        for name, site in random_sites(model_trace):
             observed = site["is_observed"] and not isinstance(site["fn"], Unit)
             (likelihood if observed else prior).append((name, site))
         terms = {
             "likelihood": -self._log_density(likelihood, self.model_weights),
             "prior": -self._log_density(prior, self.model_weights),
         }
-        posterior = self._log_density(list(_samples(guide_trace)), self.guide_weights)
+        posterior = self._log_density(list(random_sites(guide_trace)), self.guide_weights)
         return {**terms, "posterior": posterior}
 
     def _log_density(self, sites: list[tuple[str, Site]], weights: dict[str, float]) -> Tensor:
@@ -232,29 +233,38 @@ class TraceMax_ELBO(DifferentiableELBO):
             self._guess_max_plate_nesting(model, guide, args, kwargs)
 
 
-def _samples(trace: Trace) -> list[tuple[str, Site]]:
-    return [
-        (name, site)
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    ]
+def check_weights(weights: Mapping[str, float], trace: Trace, program: str) -> None:
+    """Raise a UserError for a weight that names no site of a program's trace."""
+    sites = dict(random_sites(trace))
+    for name in weights:
+        if name not in sites:
+            raise UserError(
+                f"a weight names {name!r}, which is no site of the {program}: "
+                f"{did_you_mean(name, sites)}"
+            )
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    first, *others = terms.values()
+    return sum(others, start=first)
 
 
 def _values(trace: Trace) -> Values:
     """The guide's draws at sites that are not auxiliary, and the indices of its plates."""
+    sites: Mapping[str, Site] = trace.nodes
     return {
         name: site["value"]
-        for name, site in trace.nodes.items()
+        for name, site in sites.items()
         if site["type"] == "sample" and "maximize" not in site["infer"]
     }
 
 
 def _maxima(trace: Trace) -> Values:
-    return {n: s["value"].detach() for n, s in _samples(trace) if "maximize" in s["infer"]}
+    return {n: s["value"].detach() for n, s in random_sites(trace) if "maximize" in s["infer"]}
 
 
 def _check_reparameterised(trace: Trace) -> None:
-    for name, site in _samples(trace):
+    for name, site in random_sites(trace):
         if not site["is_observed"] and not getattr(site["fn"], "has_rsample", False):
             raise UserError(
                 f"TraceMax_ELBO needs reparameterised draws; site {name!r} of the guide is a "
@@ -263,7 +273,7 @@ def _check_reparameterised(trace: Trace) -> None:
 
 
 def _check_sites(trace: Trace, values: Values) -> None:
-    for name, site in _samples(trace):
+    for name, site in random_sites(trace):
         known = site["is_observed"] or name in values or "maximize" in site["infer"]
         if not known and "_enumerate_dim" not in site["infer"]:
             raise UserError(

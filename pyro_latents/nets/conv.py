@@ -21,12 +21,12 @@ class ConvEncoder(nn.Module):
 
     Args:
         channels: Channels of the image.
-        features_dim: Size of the features, the paper's 128.
     """
 
-    def __init__(self, channels: int = 1, features_dim: int = 128) -> None:
+    features_dim = 128
+
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
-        self.features_dim = features_dim
         self.layers = nn.Sequential(
             nn.Conv2d(channels, 32, 4, stride=2, padding=1),
             nn.ReLU(),
@@ -34,7 +34,7 @@ class ConvEncoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(32, 64, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(64, features_dim, 4, stride=2, padding=1),
+            nn.Conv2d(64, self.features_dim, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
         )

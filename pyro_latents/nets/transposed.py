@@ -17,6 +17,8 @@ class TransposedConv(nn.ConvTranspose2d):
     Elsewhere, and on other devices, it is PyTorch's own. Parameters and output are the same.
     """
 
+    padding: tuple[int, ...]  # Never a word, as it may be in a convolution.
+
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Map `batch in_channels height width` to `batch out_channels *size`."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.output_padding == (0, 0)
@@ -36,17 +38,17 @@ class TransposedConv(nn.ConvTranspose2d):
 
     def _to_few_channels(self, x: Tensor) -> Tensor:
         columns = self.weight.flatten(1).t() @ x.flatten(2)
-        size = [
+        size = tuple(
             (length - 1) * stride - 2 * padding + kernel
             for length, stride, padding, kernel in zip(
                 x.shape[2:], self.stride, self.padding, self.kernel_size, strict=True
             )
-        ]
+        )
         return self._shifted(self._fold(columns, size))
 
     # TorchInductor's own fold adds one number at a time: 20 ms in place of 1 for 100 images.
     @torch.compiler.disable
-    def _fold(self, columns: Tensor, size: list[int]) -> Tensor:
+    def _fold(self, columns: Tensor, size: tuple[int, ...]) -> Tensor:
         return F.fold(columns, size, self.kernel_size, stride=self.stride, padding=self.padding)
 
     def _shifted(self, out: Tensor) -> Tensor:

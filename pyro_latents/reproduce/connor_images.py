@@ -9,17 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_latents import zoo
 from pyro_latents.checks.classifier import Classifier, features_and_classes, train_classifier
 from pyro_latents.data.affine import rotate
 from pyro_latents.data.examples import Examples
-from pyro_latents.data.sources import SHAPES
-from pyro_latents.errors import UserError
-from pyro_latents.evaluation.paths import rank_correlation
 from pyro_latents.evaluation.registration import rotation_between
-from pyro_latents.plots import image_rows, save
-from pyro_latents.recipes.recipe import Recipe, Run
-from pyro_latents.reproduce.experiment import Context, Result, experiment
+from pyro_latents.plots import image_rows
+from pyro_latents.reproduce.experiment import Budget, Context, Result, experiment
+from pyro_latents.runs.recipe import Run
+from pyro_latents.stories.story import Parts
+from pyro_latents.stories.vaells.paths import rank_correlation
+from pyro_latents.stories.vaells.recipes import VAELLSStory
 from pyro_latents.transport import transport
 
 # (M, N_a): log-likelihood and MSE of the paper's table in figure 6.
@@ -30,31 +29,41 @@ TABLE = {
     (4, 12): (-745.7737, 0.0222),
     (4, 16): (-744.1835, 0.0222),
 }
-QUICK: dict[str, Any] = {"limit_train": 2_000, "steps": 1_500, "warm_up": 1_000}
-# What of the table is trained, and the test images of it, where not all.
-PAIRS = {"quick": [(4, 8), (2, 8)], "hours": [(4, 8)]}
-TESTED, PARTICLES = {"quick": 100, "hours": 1_000}, 100
 SHOWN, ORBIT_STEPS = 8, 13
-TURNED = 300
-# Training images of the classifier that says whether orbits keep the class, and its steps.
-CLASSIFIED, CLASSIFIER_STEPS = 20_000, 2_000
+# Training images of the classifier that says whether orbits keep the class.
+CLASSIFIED = 20_000
+CLASSIFIER_STEPS, TURNED, PARTICLES = 2_000, 300, 100
+BUDGETS = (
+    Budget(
+        name="quick",
+        images=2_000,
+        steps=1_500,
+        numbers={"warm_up": 1_000, "validation": 0},
+        test_images=100,
+        particles=PARTICLES,
+        own={"pairs": [(4, 8), (2, 8)]},
+    ),
+    Budget(name="hours", test_images=1_000, particles=PARTICLES, own={"pairs": [(4, 8)]}),
+    Budget(name="paper", particles=PARTICLES),
+)
+UPRIGHT, ROTATED = ("mnist", "digits"), ("rotated-mnist", "rotated-digits")
 
 
-@experiment("connor-mnist-table")
+@experiment("connor-mnist-table", BUDGETS, takes=UPRIGHT)
 def mnist_table(context: Context) -> Result:
     """Log-likelihood and error for numbers of operators and anchors (the table of figure 6)."""
-    pairs = PAIRS.get(context.budget, list(TABLE))
+    budget = context.budget
     rows: list[list[Any]] = []
-    for m, n in pairs:
+    for m, n in budget.own.get("pairs", TABLE):
         run = _train(context, context.data or "mnist", num_operators=m, num_anchors=n)
-        found = run.evaluate(particles=PARTICLES, limit_test=TESTED.get(context.budget))
+        found = run.evaluate(particles=budget.particles, limit_test=budget.test_images)
         theirs = TABLE[m, n] if context.data in (None, "mnist") else (None, None)
         rows.append([m, n, theirs[0], found["log_likelihood"], theirs[1], f"{found['mse']:.4f}"])
     return Result(
         title="Estimated log-likelihood and squared error per pixel of VAELLS",
         columns=["M", "N_a", "LL, paper", "LL", "MSE, paper", "MSE"],
         rows=rows,
-        settings=_settings(run.recipe, context),
+        settings=_settings(run.parts, context),
         notes=[
             "The likelihood is a normal of unit variance, as the paper's: 720.5 of each figure "
             "are 784/2 log(2 pi). 100 particles; densities of codes by their maximum."
@@ -62,27 +71,27 @@ def mnist_table(context: Context) -> Result:
     )
 
 
-@experiment("connor-mnist-paths")
+@experiment("connor-mnist-paths", BUDGETS, takes=UPRIGHT)
 def mnist_paths(context: Context) -> Result:
     """What each operator does to digits, and draws of the posterior (figures 6, 11 and 12)."""
     run = _train(context, context.data or "mnist", num_operators=4, num_anchors=8)
-    recipe = run.recipe
-    x, y = _one_of_each(recipe)
-    classifier, reach = _classifier(context, recipe), _usual_reach(recipe)
+    parts = run.parts.to("cpu")
+    x, y = _one_of_each(parts)
+    classifier, reach = _classifier(context, parts), _usual_reach(parts)
     figures, rows = [], []
-    for m in range(recipe.settings.num_operators):
-        images, change = orbits(recipe, x, m, reach[m])
+    for m in range(_story(parts).num_operators):
+        images, change = orbits(parts, x, m, reach[m])
         pictures = {str(int(label)): strip for label, strip in zip(y, images, strict=True)}
-        path = context.out / f"connor-mnist-operator{m + 1}.png"
-        figures.append(save(image_rows(pictures), path))
-        norm = torch.linalg.matrix_norm(recipe.model.operators.psi[m]).item()
+        name = f"connor-mnist-operator{m + 1}"
+        figures.append(context.save(image_rows(pictures), name))
+        norm = torch.linalg.matrix_norm(parts.model.operators.psi[m]).item()
         rows.append([m + 1, norm, change, _kept(classifier, images, y)])
-    figures.append(_posterior_draws(context, recipe, x[:SHOWN], "connor-mnist-draws"))
+    figures.append(_posterior_draws(context, parts, x[:SHOWN], "connor-mnist-draws"))
     return Result(
         title="Operators learned on digits: what the images of an orbit change, and keep",
         columns=["operator", "Frobenius norm", "squared change per pixel", "class kept, per cent"],
         rows=rows,
-        settings=_settings(recipe, context),
+        settings=_settings(parts, context),
         figures=figures,
         notes=[
             "Orbits go as far to both sides as the median of the paths that are inferred from the "
@@ -92,17 +101,17 @@ def mnist_paths(context: Context) -> Result:
     )
 
 
-@experiment("connor-rotated-mnist")
+@experiment("connor-rotated-mnist", BUDGETS, takes=ROTATED)
 def rotated_mnist(context: Context) -> Result:
     """The operator learned from turned digits turns digits (figures 5 and 10)."""
     run = _train(context, context.data or "rotated-mnist")
-    recipe = run.recipe
-    test = recipe.splits.test.take(slice(TURNED))
+    parts = run.parts.to("cpu")
+    test = parts.splits.test.take(slice(context.budget.own.get("turned", TURNED)))
     upright = test.extras["upright"]
-    images, _ = orbits(recipe, upright, 0, _quarter_turn(recipe, upright))
+    images, _ = orbits(parts, upright, 0, _quarter_turn(parts, upright))
     middle = ORBIT_STEPS // 2
     angles = _angles(images)
-    classifier = _classifier(context, recipe)
+    classifier = _classifier(context, parts)
     c = torch.linspace(-1, 1, ORBIT_STEPS).expand_as(angles)
     median = angles.median(0).values
     assert test.y is not None
@@ -125,14 +134,14 @@ def rotated_mnist(context: Context) -> Result:
     ]
     strips = {str(i): images[i] for i in range(SHOWN)}
     figures = [
-        save(image_rows(strips), context.out / "connor-rotated-mnist-orbits.png"),
-        _posterior_draws(context, recipe, test.x[:SHOWN], "connor-rotated-mnist-draws"),
+        context.save(image_rows(strips), "connor-rotated-mnist-orbits"),
+        _posterior_draws(context, parts, test.x[:SHOWN], "connor-rotated-mnist-draws"),
     ]
     return Result(
         title="The operator learned on turned digits",
         columns=["what", "value"],
         rows=rows,
-        settings=_settings(recipe, context),
+        settings=_settings(parts, context),
         figures=figures,
         notes=[
             "Orbits go a quarter turn of the image to both sides, as the angles near the middle "
@@ -142,11 +151,11 @@ def rotated_mnist(context: Context) -> Result:
     )
 
 
-def orbits(recipe: Recipe, x: Tensor, operator: int, reach: float) -> tuple[Tensor, float]:
+def orbits(parts: Parts, x: Tensor, operator: int, reach: float) -> tuple[Tensor, float]:
     """Decode codes moved along one operator, to both sides.
 
     Args:
-        recipe: A trained recipe.
+        parts: Trained parts.
         x: Images, of shape `batch channels height width`.
         operator: Which operator.
         reach: The largest coefficient.
@@ -155,7 +164,7 @@ def orbits(recipe: Recipe, x: Tensor, operator: int, reach: float) -> tuple[Tens
         The images, of shape `batch steps channels height width` with the reconstructions in the
         middle, and the mean squared change of a pixel from the middle to the ends.
     """
-    model = recipe.model
+    model = parts.model
     psi = model.operators.psi.detach()[operator : operator + 1]
     c = reach * torch.linspace(-1, 1, ORBIT_STEPS, device=x.device)
     with torch.no_grad():
@@ -167,9 +176,9 @@ def orbits(recipe: Recipe, x: Tensor, operator: int, reach: float) -> tuple[Tens
     return images, change
 
 
-def _usual_reach(recipe: Recipe) -> list[float]:
+def _usual_reach(parts: Parts) -> list[float]:
     """How far the median path goes along each operator, from the closest anchor to an image."""
-    model, test = recipe.model, recipe.splits.test.take(slice(TURNED))
+    model, test = parts.model, parts.splits.test.take(slice(TURNED))
     with torch.no_grad():
         codes = model.encoder(test.x) / model.operators.scale
         starts = model.starts(test.y)
@@ -179,14 +188,14 @@ def _usual_reach(recipe: Recipe) -> list[float]:
     return closest.abs().median(0).values.tolist()
 
 
-def _quarter_turn(recipe: Recipe, x: Tensor) -> float:
+def _quarter_turn(parts: Parts, x: Tensor) -> float:
     """The coefficient that turns images by 90 degrees if they go on as they begin to turn."""
-    psi = recipe.model.operators.psi.detach()[0]
+    psi = parts.model.operators.psi.detach()[0]
     speed = torch.linalg.eigvals(psi).imag.abs().max()
     norm = torch.linalg.matrix_norm(psi, 2)
     # A quarter turn of the fastest rotation, or a norm of three where nothing rotates.
     reach = float(torch.minimum(torch.pi / 2 / speed, 3 / norm).clamp_max(1e6))
-    median = _angles(orbits(recipe, x, 0, reach / 2)[0]).median(0).values
+    median = _angles(orbits(parts, x, 0, reach / 2)[0]).median(0).values
     c = torch.linspace(-0.5, 0.5, ORBIT_STEPS) * reach
     turned = (c * median).sum() / c.square().sum()
     # An operator that turns nothing is followed no further than it would take to see it turn.
@@ -208,45 +217,35 @@ def _turned(x: Tensor) -> Tensor:
     return rotate(x[:, None], angle.expand(len(x), -1))
 
 
-def _train(context: Context, data: str, **settings: Any) -> Run:
-    if f"vaells-{data}" not in zoo.recipes():
-        raise UserError(f"VAELLS has no recipe for --data {data}; one of {', '.join(SHAPES)}.")
-    options: dict[str, Any] = {}
-    limit = None
-    if context.budget == "quick":
-        limit, options = QUICK["limit_train"], {"steps": QUICK["steps"]}
-        settings |= {"warm_up": QUICK["warm_up"], "validation": 0}
-    recipe = zoo.recipe(
-        f"vaells-{data}",
-        seed=context.seed,
-        data_dir=context.data_dir,
-        limit_train=limit,
-        **settings,
-    )
-    parts = [f"{k[4]}{v}" for k, v in settings.items() if k.startswith("num_")]
-    run = context.train(recipe, "-".join(["vaells", data, *parts]), **options)
+def _train(context: Context, data: str, **numbers: Any) -> Run:
+    own = [f"{name.removeprefix('num_')[0]}{value}" for name, value in numbers.items()]
+    folder = " ".join(["vaells", data, *own])
+    run = context.job(f"vaells-{data}", folder, numbers=numbers).train(progress=True)
     # What is drawn to measure a run does not depend on whether it was trained just now.
     torch.manual_seed(context.seed)
     return run
 
 
-def _one_of_each(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    test = recipe.splits.test
+def _one_of_each(parts: Parts) -> tuple[Tensor, Tensor]:
+    test = parts.splits.test
     assert test.y is not None
     rows = torch.stack([(test.y == label).nonzero()[0, 0] for label in test.y.unique()])
     return test.x[rows], test.y[rows]
 
 
-def _classifier(context: Context, recipe: Recipe) -> Classifier:
+def _classifier(context: Context, parts: Parts) -> Classifier:
     """A classifier that is trained apart, on images turned as those of the orbits are."""
-    train = recipe.splits.train.take(slice(CLASSIFIED))
+    train = parts.splits.train.take(slice(CLASSIFIED))
     assert train.y is not None
     x = train.x
-    if recipe.settings.own_anchors:
+    if _story(parts).own_anchors:
         angle = torch.pi * (torch.rand(len(x), device=x.device) - 0.5)
         x = rotate(train.extras["upright"], angle)
     return train_classifier(
-        Examples(x, train.y), recipe.splits.num_classes, steps=CLASSIFIER_STEPS, seed=context.seed
+        Examples(x, train.y),
+        parts.splits.num_classes,
+        steps=context.budget.own.get("classifier_steps", CLASSIFIER_STEPS),
+        seed=context.seed,
     )
 
 
@@ -256,9 +255,9 @@ def _kept(classifier: Classifier, images: Tensor, y: Tensor) -> float:
     return 100 * classes.eq(y.repeat_interleave(images.shape[1])).double().mean().item()
 
 
-def _posterior_draws(context: Context, recipe: Recipe, x: Tensor, name: str) -> Path:
+def _posterior_draws(context: Context, parts: Parts, x: Tensor, name: str) -> Path:
     """Draws around each image, with coefficients of unit spread in norm."""
-    model = recipe.model
+    model = parts.model
     torch.manual_seed(context.seed)
     with torch.no_grad():
         start = model.encoder(x) / model.operators.scale
@@ -268,13 +267,18 @@ def _posterior_draws(context: Context, recipe: Recipe, x: Tensor, name: str) -> 
         moved = transport(psi, c.clamp(-3 / norms, 3 / norms), start[:, None])
         draws = model.likelihood(model.decoder(model.operators.scale * moved)).mean
     rows = {str(i): torch.cat([x[i : i + 1], draws[i]]) for i in range(len(x))}
-    return save(image_rows(rows), context.out / f"{name}.png")
+    return context.save(image_rows(rows), name)
 
 
-def _settings(recipe: Recipe, context: Context) -> dict[str, Any]:
+def _settings(parts: Parts, context: Context) -> dict[str, Any]:
     return {
-        **asdict(recipe.settings),
-        "training_images": len(recipe.splits.train),
-        "provenance": recipe.splits.provenance,
-        "budget": QUICK if context.budget == "quick" else "paper",
+        **asdict(parts.story),
+        "training_images": len(parts.splits.train),
+        "provenance": parts.splits.provenance,
+        "budget": context.budget.name,
     }
+
+
+def _story(parts: Parts) -> VAELLSStory:
+    assert isinstance(parts.story, VAELLSStory)
+    return parts.story

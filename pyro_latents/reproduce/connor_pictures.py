@@ -1,18 +1,13 @@
 """Pictures of codes in the plane: embeddings, orbits and paths."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_latents.transport import transport
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SIDE = 2.6
 
@@ -90,14 +85,12 @@ def orbit(psi: Tensor, begin: Tensor, reach: float, steps: int = 400) -> Tensor:
 
 def scatter(axis: Axes, points: Tensor, color: Tensor, colors: str = "viridis") -> None:
     """Draw points."""
-    axis.scatter(*points.T, c=color, s=3, cmap=colors, linewidths=0)
+    axis.scatter(points[:, 0], points[:, 1], c=color, s=3, cmap=colors, linewidths=0)
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
     """Square panels in a row, without axes."""
-    # Not `pyplot`: it keeps every figure, and looks for a screen.
-    from matplotlib.figure import Figure
-
+    # Not by `pyplot`: it keeps every figure, and looks for a screen.
     figure = Figure(figsize=(SIDE * count, SIDE), layout="constrained")
     axes = list(figure.subplots(1, count, squeeze=False)[0])
     for axis in axes:

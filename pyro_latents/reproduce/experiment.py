@@ -1,40 +1,53 @@
-"""What every table and figure of a paper shares: its name, its budget, and the files it writes."""
+"""What every table and figure of a paper shares: its budgets, its trainings, its result."""
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
-import time
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from difflib import get_close_matches
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import torch
+from matplotlib.figure import Figure
 
-from pyro_latents.errors import UserError
-from pyro_latents.files import write_json, write_text
-from pyro_latents.recipes.recipe import Recipe, Run
+from pyro_latents import zoo
+from pyro_latents.data.sources import SHAPES
+from pyro_latents.plots import save
+from pyro_latents.reproduce.parallel import cores, in_processes
+from pyro_latents.runs.recipe import Recipe, Run
+from pyro_latents.stories.story import Parts
+from pyro_latents.text import padded
 
-PAPERS: tuple[str, ...] = (
-    "connor",
-    "connor_images",
-    "feige",
-    "feige_figures",
-    "giannone",
-    "giannone_figures",
-    "vive",
-    "vive_figures",
-)
-# Minutes, an hour or two, or what the paper did.
-BUDGETS = ("quick", "hours", "paper")
+IMAGES = ("mnist", *(data for data, x in SHAPES.items() if len(x) == 3 and data != "mnist"))
 
 Cell = str | float | int | None
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much of a paper's work is done.
+
+    Args:
+        name: ``quick`` (minutes on two cores), ``hours`` (all the data, a shorter schedule and
+            one run where the paper has several), or ``paper``, the paper's own.
+        images: Training images, None for all.
+        steps: Gradient steps of a training, None for the epochs of its story.
+        numbers: Hyper-parameters of every training.
+        test_images: Of the measurements that take many draws of each image, None for all.
+        particles: Importance samples of an image.
+        own: What a paper's experiments have beside these, by name.
+    """
+
+    name: str
+    images: int | None = None
+    steps: int | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    test_images: int | None = None
+    particles: int = 1_000
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,30 +55,114 @@ class Context:
     """What an experiment is asked for.
 
     Args:
-        budget: ``quick`` (minutes on two cores), ``hours`` (all the data, a shorter schedule and
-            one run where the paper has several), or the ``paper``'s own. Where an experiment does
-            not tell the last two apart, ``hours`` is the paper's.
+        budget: How much is done.
         out: The folder to write to.
         data: Name of a data source other than the paper's, None for the paper's.
         data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
         seed: Of everything that is drawn.
+        processes: How many trainings at once; None for one a core.
     """
 
-    budget: Literal["quick", "hours", "paper"]
+    budget: Budget
     out: Path
     data: str | None = None
     data_dir: str | Path | None = None
     seed: int = 0
+    processes: int | None = None
 
-    def train(self, recipe: Recipe, folder: str, **options: Any) -> Run:
-        """Train a recipe into a folder of this experiment, or take up where that stopped.
+    def job(self, recipe: str, folder: str, **options: Any) -> Job:
+        """Return a training with this seed and budget.
 
         Args:
-            recipe: The recipe.
-            folder: The folder's name, within ``out``.
-            **options: Those of `Recipe.train`.
+            recipe: The recipe's name.
+            folder: Words that tell its run from all others of the experiment.
+            **options: Further fields of the job.
         """
-        return recipe.train(self.out / folder, resume=True, **options)
+        path = self.out / "-".join(re.findall(r"[a-z0-9.]+", folder.lower()))
+        options = {"seed": self.seed, "images": self.budget.images, **options}
+        return Job(context=self, recipe=recipe, folder=path, **options)
+
+    def apply(self, function: Callable[[Job], Outcome], jobs: Sequence[Job]) -> list[Outcome]:
+        """Apply a function, at the top of a module, to each job in processes of their own."""
+        return in_processes(
+            function,
+            jobs,
+            cost=lambda job: job.cost,
+            processes=self.processes,
+            description="models",
+        )
+
+    def train(self, jobs: Sequence[Job]) -> list[Parts]:
+        """Train models side by side and return the trained parts, in the order of the jobs."""
+        return [Run(path).parts for path in self.apply(_train, jobs)]
+
+    def save(self, figure: Figure, name: str) -> Path:
+        """Write a picture that belongs to the result, and return its path."""
+        return save(figure, self.out / f"{name}.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: of which recipe, with what, and where its run is left.
+
+    Args:
+        context: What its experiment is asked for.
+        recipe: The recipe's name.
+        folder: The folder of the run.
+        numbers: Hyper-parameters, before those of the budget and the recipe.
+        guide: The guide's name.
+        seed: Of everything that is drawn.
+        images: Training images, None for all.
+        label: What tables call the model.
+        cost: How long it takes beside others, in any unit.
+    """
+
+    context: Context
+    recipe: str
+    folder: Path
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    guide: str = "paper"
+    seed: int = 0
+    images: int | None = None
+    label: str = ""
+    cost: float = 0.0
+
+    def build(self) -> Recipe:
+        """Return the recipe, untrained."""
+        return zoo.recipe(
+            self.recipe,
+            guide=self.guide,
+            seed=self.seed,
+            data_dir=self.context.data_dir,
+            limit_train=self.images,
+            **{**self.context.budget.numbers, **self.numbers},
+        )
+
+    def train(self, *, epochs: int | None = None, progress: bool = False) -> Run:
+        """Train the recipe, or take up where that stopped.
+
+        Args:
+            epochs: Passes over the data, in the place of what the budget says.
+            progress: Whether to show how far it is.
+        """
+        steps = None if epochs else self.context.budget.steps
+        options: dict[str, Any] = {"epochs": epochs, "steps": steps, "progress": progress}
+        return self.build().train(self.folder, resume=True, **options)
+
+    def settings(self, *names: str) -> dict[str, Any]:
+        """Return what a result says of the training: these hyper-parameters, and the rest."""
+        recipe, steps = self.build(), self.context.budget.steps
+        return {
+            **{name: getattr(recipe.story, name) for name in names},
+            **({"steps": steps} if steps else {"epochs": recipe.story.epochs}),
+            "optimiser": "Adam",
+            "training_images": len(recipe.splits.train),
+            "provenance": recipe.splits.provenance,
+        }
+
+
+def _train(job: Job) -> Path:
+    return job.train().path
 
 
 @dataclass(frozen=True)
@@ -91,14 +188,25 @@ class Result:
 
     def as_markdown(self) -> str:
         """Return the table as text that reads well as it is."""
-        cells = [list(self.columns), *[[_shown(cell) for cell in row] for row in self.rows]]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        lines = [
-            "| " + " | ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) + " |"
-            for row in cells
-        ]
-        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        cells = padded(
+            [list(self.columns), *[[_shown(cell) for cell in row] for row in self.rows]]
+        )
+        lines = ["| " + " | ".join(row) + " |" for row in cells]
+        lines.insert(1, "|" + "|".join("-" * (len(cell) + 2) for cell in cells[0]) + "|")
         return "\n".join([self.title, "", *lines, *["", *self.notes][: 1 + len(self.notes)], ""])
+
+
+def hardware() -> str:
+    """What the figures were measured on, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{cores()} CPU cores, {platform.machine()}"
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
 
 
 @dataclass(frozen=True)
@@ -107,86 +215,26 @@ class Experiment:
 
     Args:
         name: Its name on the command line, such as ``giannone-table1``.
-        summary: What it shows, from the first line of the function's docstring.
-        run: Runs it.
+        run: Runs it; the first line of its docstring says what it shows.
+        budgets: Its budgets.
+        takes: The data it can be run on, the paper's first; none if it makes its own.
+        reads: Which data it reads; by default those that are asked for, or the paper's.
     """
 
     name: str
-    summary: str
     run: Callable[[Context], Result]
+    budgets: Sequence[Budget]
+    takes: Sequence[str]
+    reads: Callable[[Context], Sequence[str]] | None = None
+
+    @property
+    def summary(self) -> str:
+        """What it shows, in one line."""
+        return (self.run.__doc__ or "").strip().splitlines()[0]
 
 
-_EXPERIMENTS: dict[str, Experiment] = {}
-
-
-def experiment(name: str) -> Callable[[Callable[[Context], Result]], Callable[[Context], Result]]:
-    """Make a function an experiment of that name."""
-
-    def register(function: Callable[[Context], Result]) -> Callable[[Context], Result]:
-        summary = (function.__doc__ or "").strip().splitlines()[0]
-        _EXPERIMENTS[name] = Experiment(name, summary, function)
-        return function
-
-    return register
-
-
-@cache
-def experiments() -> dict[str, Experiment]:
-    """Every experiment by name."""
-    for paper in PAPERS:
-        import_module(f"pyro_latents.reproduce.{paper}")
-    return dict(sorted(_EXPERIMENTS.items()))
-
-
-def reproduce(name: str, context: Context) -> Result:
-    """Run an experiment and write ``NAME.json`` and ``NAME.md`` into the context's folder.
-
-    Raises:
-        UserError: if there is no such experiment or budget, or the folder is a file.
-    """
-    known = experiments()
-    if name not in known:
-        near = get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
-        raise UserError(f"unknown table {name!r}: {hint}")
-    if context.budget not in BUDGETS:
-        raise UserError(f"unknown budget {context.budget!r}: give quick, hours or paper.")
-    if context.out.exists() and not context.out.is_dir():
-        raise UserError(f"{context.out} is a file: give another --out.")
-    context.out.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    result = known[name].run(context)
-    write_json(
-        context.out / f"{name}.json",
-        {
-            "experiment": name,
-            "title": result.title,
-            "command": " ".join(["pyro-latents", *sys.argv[1:]]),
-            "budget": context.budget,
-            "seed": context.seed,
-            "date": date.today().isoformat(),
-            "hardware": hardware(),
-            "seconds": round(time.perf_counter() - began, 1),
-            "torch": torch.__version__,
-            "settings": result.settings,
-            "columns": list(result.columns),
-            "rows": [list(row) for row in result.rows],
-            "figures": [str(path) for path in result.figures],
-            "notes": list(result.notes),
-        },
-    )
-    write_text(context.out / f"{name}.md", result.as_markdown())
-    return result
-
-
-def hardware() -> str:
-    """What the figures were measured on, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{len(os.sched_getaffinity(0))} CPU cores, {platform.machine()}"
-
-
-def _shown(cell: Cell) -> str:
-    if cell is None:
-        return ""
-    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+def experiment(
+    name: str, budgets: Sequence[Budget], takes: Sequence[str] = IMAGES, **options: Any
+) -> Callable[[Callable[[Context], Result]], Experiment]:
+    """Make a function an experiment; the arguments are those of `Experiment`."""
+    return lambda run: Experiment(name, run, budgets, takes, **options)

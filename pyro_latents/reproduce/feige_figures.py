@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -11,23 +13,17 @@ from torch import Tensor
 
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.data.examples import Examples
-from pyro_latents.data.sets import ClassTable
 from pyro_latents.evaluation.bound import bound_terms
-from pyro_latents.evaluation.set_classifiers import distance_error, predictions
 from pyro_latents.files import write_json
-from pyro_latents.guides.pose_tvae import centre
-from pyro_latents.nets.feige import joined
-from pyro_latents.plots import save
-from pyro_latents.recipes.recipe import Recipe, Run
-from pyro_latents.reproduce.experiment import Cell, Context, Result, experiment
-from pyro_latents.reproduce.feige_models import (
-    Spec,
-    build,
-    code_error,
-    model_and_benchmark,
-    settings_of,
-    train_one,
-)
+from pyro_latents.models.equivae import joined
+from pyro_latents.programs import centre
+from pyro_latents.reproduce.experiment import Cell, Context, Job, Result, experiment
+from pyro_latents.reproduce.feige import BUDGETS, TAKES, job_of, settings_of
+from pyro_latents.reproduce.feige_classifiers import code_error, model_and_benchmark
+from pyro_latents.runs.recipe import Run
+from pyro_latents.stories.equivae.batches import ClassTable
+from pyro_latents.stories.equivae.classifiers import distance_error, predictions
+from pyro_latents.stories.story import Parts
 
 SETS_SHOWN = 5  # members of the sets of figure 3, as in the paper
 SAMPLES = 100  # of each class, that the benchmark classifier is shown
@@ -37,18 +33,18 @@ PLANE_SIDE = 10  # images a side of a grid of figure 5
 ROWS = 1_000
 
 
-@experiment("feige-figure3")
+@experiment("feige-figure3", BUDGETS, takes=TAKES)
 def figure3(context: Context) -> Result:
     """Invariant and equivariant codes in the plane, and the learning curve (figure 3)."""
-    spec = _spec(context)
-    recipe, curve = _trained_with_curve(context, spec)
-    shown = _validation(recipe)
+    job = _job(context)
+    parts, curve = _trained_with_curve(context, job)
+    shown = _shown(parts)
     assert shown.y is not None
     generator = torch.Generator().manual_seed(context.seed)
-    table = ClassTable(shown, recipe.splits.num_classes)
+    table = ClassTable(shown, parts.splits.num_classes)
     members = table.complements(torch.arange(len(shown)), SETS_SHOWN, generator)
-    r = recipe.model.embed(shown.x)[members].mean(1)
-    v = equivariant(recipe, shown, r)
+    r = parts.model.embed(shown.x)[members].mean(1)
+    v = equivariant(parts, shown, r)
     flat_r, method = _plane(r, context.seed)
     flat_v, _ = _plane(v, context.seed)
     figure = Figure(figsize=(13, 4), layout="constrained")
@@ -72,34 +68,32 @@ def figure3(context: Context) -> Result:
         title="Bound of validation images by epoch (nats), log p(y) in the reconstruction",
         columns=["epoch", "elbo", "reconstruction", "kl_v"],
         rows=rows,
-        settings={**settings_of(context, spec), "plane": method, "set_size": SETS_SHOWN},
-        figures=[save(figure, context.out / "feige-figure3.png")],
+        settings={**settings_of(job), "plane": method, "set_size": SETS_SHOWN},
+        figures=[context.save(figure, "feige-figure3")],
         notes=["The paper has a figure without numbers here."],
     )
 
 
-@experiment("feige-figure4")
+@experiment("feige-figure4", BUDGETS, takes=TAKES)
 def figure4(context: Context) -> Result:
     """Samples, interpolations, styles across classes, and what is in r and in v (figure 4)."""
-    spec = _spec(context)
-    recipe, benchmark = model_and_benchmark(context, spec)
-    classes = torch.arange(recipe.model.num_classes)
+    job = _job(context)
+    parts, benchmark = model_and_benchmark(job)
+    classes = torch.arange(parts.model.num_classes)
     generator = torch.Generator().manual_seed(context.seed)
-    drawn = _samples(recipe, classes.repeat_interleave(SAMPLES), generator)
+    drawn = _samples(parts, classes.repeat_interleave(SAMPLES), generator)
     recognised = predictions(benchmark, drawn).view(-1, SAMPLES) == classes[:, None]
     share = 100 * recognised.double().mean(1)
     shown = drawn.unflatten(0, (len(classes), SAMPLES))[:, :ROWS_SHOWN].transpose(0, 1)
     figure = Figure(figsize=(15, 5.4), layout="constrained")
     axes = figure.subplots(1, 3)
     _show(axes[0], shown, "draws of p(v), a column a class")
-    _show(axes[1], _interpolations(recipe).transpose(0, 1), "from one image to another, r fixed")
-    _show(axes[2], _style_grid(recipe), "content by row, style by column")
-    train, test = recipe.splits.train, recipe.splits.test
+    _show(axes[1], _interpolations(parts).transpose(0, 1), "from one image to another, r fixed")
+    _show(axes[2], _style_grid(parts), "content by row, style by column")
+    train, test = parts.splits.train, parts.splits.test
     torch.manual_seed(mixed_seed(context.seed))
-    codes = [_codes(recipe, part) for part in (train, test)]
-    errors = [
-        code_error([part[kind] for part in codes], [train, test], spec.seed) for kind in codes[0]
-    ]
+    codes = [_codes(parts, part) for part in (train, test)]
+    errors = [code_error(job, [part[kind] for part in codes], [train, test]) for kind in codes[0]]
     assert test.y is not None
     rows: list[list[Cell]] = [
         ["samples recognised as their class", share.mean().item()],
@@ -108,14 +102,14 @@ def figure4(context: Context) -> Result:
         ["test accuracy of the same network on means of v", 100 - errors[1]],
         ["test accuracy of the same network on draws of v", 100 - errors[2]],
         ["chance", 100 * (torch.bincount(test.y).max() / len(test)).item()],
-        ["test accuracy of the distance rule", 100 - _distance(recipe, test)],
+        ["test accuracy of the distance rule", 100 - _distance(parts, test)],
     ]
     return Result(
         title="What is in the two codes (%)",
         columns=["measure", "%"],
         rows=rows,
-        settings={**settings_of(context, spec), "samples_a_class": SAMPLES},
-        figures=[save(figure, context.out / "feige-figure4.png")],
+        settings={**settings_of(job), "samples_a_class": SAMPLES},
+        figures=[context.save(figure, "feige-figure4")],
         notes=[
             "Samples are means of p(x | r, v) with v from its prior and r the class mean of the "
             "training points, classified by the benchmark classifier. Means and draws of v are "
@@ -125,78 +119,80 @@ def figure4(context: Context) -> Result:
     )
 
 
-@experiment("feige-figure5")
+@experiment("feige-figure5", BUDGETS, takes=TAKES)
 def figure5(context: Context) -> Result:
     """Two-dimensional codes, and images over their planes (figure 5)."""
-    spec = Spec(context.data or "mnist", context.seed, settings={"r_dim": 2, "v_dim": 2})
-    recipe = Run(train_one((context, spec))).recipe
-    shown = _validation(recipe)
+    job = _job(context, r_dim=2, v_dim=2)
+    parts = job.train().parts.to("cpu")
+    shown = _shown(parts)
     assert shown.y is not None
-    codes = recipe.model.embed(shown.x)
+    codes = parts.model.embed(shown.x)
     figure = Figure(figsize=(16, 5), layout="constrained")
     names = [f"v {label}" for label in PLANE_CLASSES]
     axes = figure.subplot_mosaic(
         [["codes", "r", *names[:2]], ["codes", "r", *names[2:]]], width_ratios=(2, 2, 1, 1)
     )
-    points = axes["codes"].scatter(*codes.T.numpy(), c=shown.y.numpy(), s=2, cmap="tab10")
+    points = axes["codes"].scatter(codes[:, 0], codes[:, 1], c=shown.y, s=2, cmap="tab10")
     axes["codes"].set(title="f_inv(x)", xlabel="r1", ylabel="r2")
     figure.colorbar(points, ax=axes["codes"], label="class")
     low, high = codes.quantile(0.01, 0), codes.quantile(0.99, 0)
     grid = low + (high - low) * _square(0.0, 1.0)
-    _show(axes["r"], _decoded(recipe, grid, torch.zeros(2)), "images over r, at v = 0")
+    _show(axes["r"], _decoded(parts, grid, torch.zeros(2)), "images over r, at v = 0")
     for name, label in zip(names, PLANE_CLASSES, strict=True):
-        images = _decoded(recipe, recipe.model.class_means[label], _square(-2.0, 2.0))
+        images = _decoded(parts, parts.model.class_means[label], _square(-2.0, 2.0))
         _show(axes[name], images, f"{label}: v in [-2, 2]")
     return Result(
         title="Two-dimensional codes: test error of the distance rule (%)",
         columns=["codes", "error"],
-        rows=[["2 and 2", _distance(recipe, recipe.splits.test)]],
-        settings=settings_of(context, spec),
-        figures=[save(figure, context.out / "feige-figure5.png")],
+        rows=[["2 and 2", _distance(parts, parts.splits.test)]],
+        settings=settings_of(job),
+        figures=[context.save(figure, "feige-figure5")],
         notes=["The paper has a figure without numbers here."],
     )
 
 
-def equivariant(recipe: Recipe, examples: Examples, r: Tensor, *, drawn: bool = False) -> Tensor:
+def equivariant(parts: Parts, examples: Examples, r: Tensor, *, drawn: bool = False) -> Tensor:
     """Return the means of `q(v | r, x)`, of shape `n v_dim`; draws where a flow has no mean.
 
     Args:
-        recipe: A trained recipe.
+        parts: Trained parts.
         examples: The points.
         r: Their invariant codes, of shape `n r_dim`.
         drawn: Whether to return draws.
     """
     with torch.no_grad():
         pairs = zip(examples.x.split(ROWS), r.split(ROWS), strict=True)
-        posteriors = (recipe.guide.posterior(x, part) for x, part in pairs)
+        posteriors = (parts.guide.v_posterior(x, part) for x, part in pairs)
         return torch.cat([q.sample() if drawn else centre(q) for q in posteriors])
 
 
-def _spec(context: Context) -> Spec:
-    return Spec(context.data or "mnist", context.seed)
+def _job(context: Context, **numbers: Any) -> Job:
+    return job_of(context, context.data or "mnist", **numbers)
 
 
-def _trained_with_curve(context: Context, spec: Spec) -> tuple[Recipe, list[dict[str, float]]]:
+def _trained_with_curve(context: Context, job: Job) -> tuple[Parts, list[dict[str, float]]]:
     """Train epoch by epoch, and measure the bound of the validation images after each."""
     # A folder that nothing else trains in: a run that is ahead cannot be taken up at its start.
-    folder = f"{spec.folder}-by-epoch"
-    path = context.out / folder / "curve.json"
-    curve: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
-    epochs = build(spec, context).settings.epochs
-    for epoch in range(len(curve) + 1, epochs + 1):
-        recipe = build(spec, context)
-        run = context.train(recipe, folder, epochs=epoch, progress=False)
-        trained = run.recipe
-        batches = trained.settings.build_batches(_validation(trained), trained.splits)
-        curve.append(bound_terms(trained.model, trained.guide, batches, seed=context.seed))
-        write_json(path, curve)
-    return Run(context.out / folder).recipe, curve
+    job = replace(job, folder=job.folder.with_name(f"{job.folder.name}-by-epoch"))
+    path = job.folder / "curve.json"
+    curve: list[dict[str, float]] = []
+    if path.exists():
+        curve = json.loads(path.read_text())["validation"]
+    for epoch in range(len(curve) + 1, job.build().story.epochs + 1):
+        parts = job.train(epochs=epoch).parts
+        batches = parts.batches(_split(parts))
+        curve.append(bound_terms(parts.model, parts.guide, batches, seed=context.seed))
+        write_json(path, {"validation": curve})
+    return Run(job.folder).parts.to("cpu"), curve
 
 
-def _validation(recipe: Recipe) -> Examples:
-    """The validation images, which the paper shows; test images where there are none."""
-    splits = recipe.splits
-    return splits.validation if len(splits.validation) else splits.test
+def _split(parts: Parts) -> str:
+    """The split that the paper shows; the test images where there are no validation images."""
+    return "validation" if len(parts.splits.validation) else "test"
+
+
+def _shown(parts: Parts) -> Examples:
+    return getattr(parts.splits, _split(parts))
 
 
 def _plane(codes: Tensor, seed: int) -> tuple[Tensor, str]:
@@ -212,59 +208,59 @@ def _plane(codes: Tensor, seed: int) -> tuple[Tensor, str]:
     return torch.from_numpy(reducer.fit_transform(codes.numpy())), "UMAP"
 
 
-def _codes(recipe: Recipe, examples: Examples) -> dict[str, Tensor]:
+def _codes(parts: Parts, examples: Examples) -> dict[str, Tensor]:
     """`f_inv(x)`, and means and draws of `q(v | r, x)` at the mean `r` of each point's class."""
     assert examples.y is not None
-    r = recipe.model.class_means[examples.y]
+    r = parts.model.class_means[examples.y]
     return {
-        "r": recipe.model.embed(examples.x),
-        "means of v": equivariant(recipe, examples, r),
-        "draws of v": equivariant(recipe, examples, r, drawn=True),
+        "r": parts.model.embed(examples.x),
+        "means of v": equivariant(parts, examples, r),
+        "draws of v": equivariant(parts, examples, r, drawn=True),
     }
 
 
-def _distance(recipe: Recipe, test: Examples) -> float:
+def _distance(parts: Parts, test: Examples) -> float:
     assert test.y is not None
-    return distance_error(recipe.model.embed(test.x), recipe.model.class_means, test.y)
+    return distance_error(parts.model.embed(test.x), parts.model.class_means, test.y)
 
 
-def _decoded(recipe: Recipe, r: Tensor, v: Tensor) -> Tensor:
+def _decoded(parts: Parts, r: Tensor, v: Tensor) -> Tensor:
     """The means of `p(x | r, v)`, of shape `*leading *x_shape`."""
     with torch.no_grad():
-        output = recipe.model.decoder(joined(r, v))
-        return recipe.model.likelihood(output).mean.clamp(0, 1)
+        output = parts.model.decoder(joined(r, v))
+        return parts.model.likelihood(output).mean.clamp(0, 1)
 
 
-def _samples(recipe: Recipe, y: Tensor, generator: torch.Generator) -> Tensor:
-    v = torch.randn(len(y), recipe.model.v_dim, generator=generator)
-    return _decoded(recipe, recipe.model.class_means[y], v)
+def _samples(parts: Parts, y: Tensor, generator: torch.Generator) -> Tensor:
+    v = torch.randn(len(y), parts.model.v_dim, generator=generator)
+    return _decoded(parts, parts.model.class_means[y], v)
 
 
-def _interpolations(recipe: Recipe) -> Tensor:
+def _interpolations(parts: Parts) -> Tensor:
     """Paths in v between two images of each class, `classes steps *x_shape`, ends as they are."""
-    shown = _validation(recipe)
+    shown = _shown(parts)
     assert shown.y is not None
     paths = []
-    for label, r in enumerate(recipe.model.class_means):
+    for label, r in enumerate(parts.model.class_means):
         pair = shown.take(torch.nonzero(shown.y == label)[:2, 0])
-        first, last = equivariant(recipe, pair, r.expand(len(pair), -1))[[0, -1]]
+        first, last = equivariant(parts, pair, r.expand(len(pair), -1))[[0, -1]]
         weights = torch.linspace(0, 1, STEPS_SHOWN)[:, None]
-        path = _decoded(recipe, r, first + weights * (last - first))
+        path = _decoded(parts, r, first + weights * (last - first))
         paths.append(torch.cat([pair.x[:1], path, pair.x[-1:]]))
     return torch.stack(paths)
 
 
-def _style_grid(recipe: Recipe) -> Tensor:
+def _style_grid(parts: Parts) -> Tensor:
     """Images of the codes `r` of one point and `v` of another, `classes classes *x_shape`."""
-    shown = _validation(recipe)
+    shown = _shown(parts)
     assert shown.y is not None
-    generator = torch.Generator().manual_seed(mixed_seed(recipe.seed))
-    table = ClassTable(shown, recipe.splits.num_classes)
-    classes = torch.arange(recipe.model.num_classes)
+    generator = torch.Generator().manual_seed(mixed_seed(parts.seed))
+    table = ClassTable(shown, parts.splits.num_classes)
+    classes = torch.arange(parts.model.num_classes)
     chosen = shown.take(table.members(classes, 1, generator)[:, 0])
-    r = recipe.model.class_means
-    v = equivariant(recipe, chosen, r)
-    return _decoded(recipe, r[:, None], v[None])
+    r = parts.model.class_means
+    v = equivariant(parts, chosen, r)
+    return _decoded(parts, r[:, None], v[None])
 
 
 def _square(low: float, high: float) -> Tensor:

@@ -2,65 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_latents.data.affine import affine_matrix, rotate
-from pyro_latents.data.triplets import Triplets, views
 from pyro_latents.evaluation.registration import rotation_between
 from pyro_latents.models.triplet_tvae import TripletTVAE
-from pyro_latents.plots import image_rows, save
-from pyro_latents.recipes.recipe import Recipe
-from pyro_latents.recipes.triplet_tvae import TripletSettings, image_codes
-from pyro_latents.reproduce.experiment import Context, Result, experiment
-from pyro_latents.reproduce.giannone_models import Spec, settings_of, train_all
+from pyro_latents.plots import image_rows
+from pyro_latents.reproduce.experiment import Cell, Context, Result, experiment
+from pyro_latents.reproduce.giannone import (
+    BUDGETS,
+    TAKES,
+    job_of,
+    settings_of,
+)
+from pyro_latents.stories.story import Parts
+from pyro_latents.stories.triplet_tvae.batches import views
+from pyro_latents.stories.triplet_tvae.metrics import image_codes
+from pyro_latents.stories.triplet_tvae.recipes import TripletTVAEStory
 
 Z_DIM = 10  # the paper does not say; of the two sizes of table 1, the one with sharper draws
 MAX_ANGLE = 45.0
 SHOWN = 10
 SHOWN_ANGLE = 35.0
-TRIPLETS = 500
+TRIPLETS = 500  # whose transformations are applied to other images
 
 
-@experiment("giannone-figure3")
+@experiment("giannone-figure3", BUDGETS, takes=TAKES)
 def figure3(context: Context) -> Result:
     """A transformation inferred from one triplet, applied to other images (figure 3)."""
-    data = context.data or "mnist"
-    specs = {
-        "TVAE": Spec("TVAE", data, Z_DIM),
-        "TVAE, indirect views": Spec("TVAE", data, Z_DIM, {"indirect_views": True}),
-        "VAE+": Spec("VAE+", data, Z_DIM),
-    }
-    recipes = train_all(context, list(specs.values()))
-    test = recipes[0].splits.test
+    data, triplets = context.data or "mnist", _triplets(context)
+    indirect = job_of(context, "TVAE", data, Z_DIM, indirect_views=True)
+    jobs = [
+        job_of(context, "TVAE", data, Z_DIM),
+        replace(indirect, label="TVAE, indirect views"),
+        job_of(context, "VAE+", data, Z_DIM),
+    ]
+    trained = context.train(jobs)
+    test = trained[0].splits.test
     generator = torch.Generator().manual_seed(context.seed)
-    index = torch.randint(len(test), (2, TRIPLETS), generator=generator)
-    angle = MAX_ANGLE * (2 * torch.rand(TRIPLETS, generator=generator) - 1)
-    x, others = test.x[index[0]], test.x[index[1]]
-    x1, x2 = (rotate(x, sign * angle.deg2rad()) for sign in (1, -1))
-    rows = []
-    for name, recipe in zip(specs, recipes, strict=True):
-        upright, moved, back = transferred(recipe, x1, x2, others)
-        there, again = rotation_between(upright, moved), rotation_between(upright, back)
-        rows.append(
-            [
-                name,
-                correlation(angle, there),
-                correlation(angle, again),
-                slope(angle, there),
-                slope(angle, again),
-            ]
-        )
+    index = torch.randint(len(test), (2, triplets), generator=generator)
+    angle = MAX_ANGLE * (2 * torch.rand(triplets, generator=generator) - 1)
+    x, others = test.take(index[0]).x, test.take(index[1]).x
+    x1, x2 = (rotate(x, sign * angle.to(x).deg2rad()) for sign in (1, -1))
+    rows: list[list[Cell]] = []
+    for job, parts in zip(jobs, trained, strict=True):
+        upright, *moved = transferred(parts, x1, x2, others)
+        turns = [rotation_between(upright, images).cpu() for images in moved]
+        correlations, slopes = ([f(angle, turn) for turn in turns] for f in (correlation, slope))
+        rows.append([job.label, *correlations, *slopes])
     return Result(
         title="Does T turn other images as it turned its own? Angle of the triplet and of them",
         columns=["model", "correlation, T", "correlation, 1/T", "slope, T", "slope, 1/T"],
         rows=rows,
-        settings={**settings_of(context, specs["TVAE"]), "triplets": TRIPLETS, "z_dim": Z_DIM},
+        settings=_settings(context, data),
         figures=[
-            _picture(recipes[0], context, "giannone-figure3"),
-            _picture(recipes[1], context, "giannone-figure3-indirect-views"),
+            _picture(trained[0], context, "giannone-figure3"),
+            _picture(trained[1], context, "giannone-figure3-indirect-views"),
         ],
         notes=[
             f"Triplets are test images turned by up to {MAX_ANGLE:.0f} degrees to both sides; "
@@ -74,47 +76,43 @@ def figure3(context: Context) -> Result:
     )
 
 
-@experiment("giannone-figure4")
+@experiment("giannone-figure4", BUDGETS, takes=TAKES)
 def figure4(context: Context) -> Result:
     """Half way between the codes of two opposite views (figure 4)."""
     data = context.data or "mnist"
-    specs = [Spec(kind, data, Z_DIM) for kind in ("TVAE", "VAE", "VAE+")]
-    recipes = train_all(context, specs)
-    test = recipes[0].splits.test
-    settings = recipes[0].settings
-    assert isinstance(settings, TripletSettings)
-    triplets = Triplets(test, settings.build_ranges())
+    jobs = [job_of(context, kind, data, Z_DIM) for kind in ("TVAE", "VAE", "VAE+")]
+    trained = context.train(jobs)
     generator = torch.Generator().manual_seed(context.seed)
-    index = torch.randint(len(test), (TRIPLETS,), generator=generator)
-    x, x1, x2 = triplets(index, generator)
+    maker = trained[0].batches("test")
+    index = torch.randint(len(maker), (_triplets(context),), generator=generator)
+    x, x1, x2 = maker(index, generator)
     pictures = {"image": x, "view": x1, "inverse view": x2}
-    rows = []
-    for spec, recipe in zip(specs, recipes, strict=True):
-        z, z1, z2 = (image_codes(recipe.guide, part) for part in (x, x1, x2))
-        middle = decoded(recipe.model, (z1 + z2) / 2)
-        pictures[spec.kind] = middle
+    rows: list[list[Cell]] = []
+    for job, parts in zip(jobs, trained, strict=True):
+        z, z1, z2 = (image_codes(parts.guide, part) for part in (x, x1, x2))
+        middle = pictures[job.label] = decoded(parts.model, (z1 + z2) / 2)
         error, floor = (
-            (picture - x).square().mean().item() for picture in (middle, decoded(recipe.model, z))
+            (picture - x).square().mean().item() for picture in (middle, decoded(parts.model, z))
         )
-        rows.append([spec.kind, error, floor, error / floor])
+        rows.append([job.label, error, floor, error / floor])
     figure = image_rows({name: images[:SHOWN] for name, images in pictures.items()})
     return Result(
         title="Squared error per pixel of the image decoded half way between its two views",
         columns=["model", "half way", "reconstruction", "ratio"],
         rows=rows,
-        settings={**settings_of(context, specs[0]), "triplets": TRIPLETS, "z_dim": Z_DIM},
-        figures=[save(figure, context.out / "giannone-figure4.png")],
+        settings=_settings(context, data),
+        figures=[context.save(figure, "giannone-figure4")],
         notes=["The views are those of training, crops included. The paper has pictures only."],
     )
 
 
 def transferred(
-    recipe: Recipe, x1: Tensor, x2: Tensor, others: Tensor
+    parts: Parts, x1: Tensor, x2: Tensor, others: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Infer transformations from pairs of views and apply them to other images.
 
     Args:
-        recipe: A trained triplet TVAE, or a VAE, whose transformation is half the difference.
+        parts: A trained triplet TVAE, or a VAE, whose transformation is half the difference.
         x1: Views of images, of shape `batch channels height width`.
         x2: The inverse views, of the same shape.
         others: The images to transform, of the same shape.
@@ -122,12 +120,12 @@ def transferred(
     Returns:
         The other images decoded as they are, under the transformation, and under its inverse.
     """
-    z1, z2, z = (image_codes(recipe.guide, part) for part in (x1, x2, others))
-    model = recipe.model
-    if isinstance(model, TripletTVAE):
+    model: Any = parts.model
+    z1, z2, z = (image_codes(parts.guide, images) for images in (x1, x2, others))
+    if isinstance(parts.model, TripletTVAE):
         with torch.no_grad():
-            T = recipe.guide.transformation_posterior(z1, z2).mean
-            r = model.transformation
+            T = parts.guide.transformation_posterior(z1, z2).mean
+            r: Any = model.transformation
             codes = z, r(z, T), r(z, r.inverse(T))
     else:
         T = (z1 - z2) / 2
@@ -136,7 +134,7 @@ def transferred(
     return upright, moved, back
 
 
-def decoded(model: nn.Module, z: Tensor) -> Tensor:
+def decoded(model: Any, z: Tensor) -> Tensor:
     """Return the mean image of codes, of shape `batch *x_shape`."""
     with torch.no_grad():
         return model.likelihood(model.decoder(z)).mean
@@ -152,19 +150,27 @@ def slope(a: Tensor, b: Tensor) -> float:
     return ((a * b).sum() / a.square().sum()).item()
 
 
-def _picture(recipe: Recipe, context: Context, name: str) -> Path:
+def _triplets(context: Context) -> int:
+    return min(TRIPLETS, context.budget.test_images or TRIPLETS)
+
+
+def _settings(context: Context, data: str) -> dict[str, Any]:
+    own = {"triplets": _triplets(context), "z_dim": Z_DIM}
+    return {**settings_of(context, data, Z_DIM), **own}
+
+
+def _picture(parts: Parts, context: Context, name: str) -> Path:
     """One triplet in the first column, its transformation on other images in the rest."""
-    assert isinstance(recipe.settings, TripletSettings)
+    assert isinstance(parts.story, TripletTVAEStory)
     generator = torch.Generator().manual_seed(context.seed)
-    x = recipe.splits.test.x[: SHOWN + 1]
-    angle = torch.tensor([SHOWN_ANGLE]).deg2rad()
-    turn = affine_matrix(angle), torch.zeros(1, 2)
-    x1, x2 = views(x[:1], turn, recipe.settings.build_ranges(), generator)
+    x = parts.splits.test.x[: SHOWN + 1]
+    turn = affine_matrix(x.new_tensor([SHOWN_ANGLE]).deg2rad()), x.new_zeros(1, 2)
+    x1, x2 = views(x[:1], turn, parts.story.build_ranges(), generator)
     others = x[1:]
-    upright, moved, back = transferred(recipe, x1.expand_as(others), x2.expand_as(others), others)
+    upright, moved, back = transferred(parts, x1.expand_as(others), x2.expand_as(others), others)
     rows = {
         "image": torch.cat([x[:1], upright]),
         "T": torch.cat([x1, moved]),
         "inverse of T": torch.cat([x2, back]),
     }
-    return save(image_rows(rows), context.out / f"{name}.png")
+    return context.save(image_rows(rows), name)

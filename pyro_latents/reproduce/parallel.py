@@ -4,51 +4,90 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
+from pyro_latents.errors import UserError
 from pyro_latents.memory import keep_freed_memory
+from pyro_latents.progress import watched
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
 
 def in_processes(
-    function: Callable[[Job], Outcome], jobs: Sequence[Job], *, description: str = ""
+    function: Callable[[Job], Outcome],
+    jobs: Sequence[Job],
+    *,
+    cost: Callable[[Job], float] = lambda job: 0.0,
+    processes: int | None = None,
+    description: str = "",
 ) -> list[Outcome]:
     """Apply a function to every job, in processes with one thread each.
 
     Small networks gain little from a second thread, and independent trainings all of it. With one
-    core, one job, or a GPU that the processes would fight for, the jobs run here, in turn.
+    core, one job, or a GPU that the processes would fight for, the jobs run here, in turn. No
+    process outlives this one, however it ends, nor a job that failed.
 
     Args:
         function: A function of one argument, at the top of a module.
-        jobs: The arguments, which must be picklable; the longest jobs first.
+        jobs: The arguments, which must be picklable.
+        cost: How long a job takes, in any unit: the longest begin first.
+        processes: How many at once; None for one a core.
         description: What the progress bar says.
 
     Returns:
         What the function returned, in the order of the jobs.
     """
-    workers = min(len(os.sched_getaffinity(0)), len(jobs))
+    order = sorted(range(len(jobs)), key=lambda i: -cost(jobs[i]))
+    workers = min(processes or cores(), len(jobs))
     if workers < 2 or torch.cuda.is_available():
-        return [function(job) for job in tqdm(jobs, desc=description)]
+        done = {i: function(jobs[i]) for i in watched(order, description)}
+        return [done[i] for i in range(len(jobs))]
     # A forked process would share the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_prepare) as pool:
-        futures = [pool.submit(function, job) for job in jobs]
+    lifeline, end = context.Pipe(duplex=False)
+    with ProcessPoolExecutor(workers, context, _prepare, (lifeline,)) as pool:
+        futures = {i: pool.submit(function, jobs[i]) for i in order}
         try:
-            for future in tqdm(as_completed(futures), total=len(jobs), desc=description):
+            finished = as_completed(futures.values())
+            for future in watched(finished, description, total=len(jobs)):
                 future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a training was killed, by the system if memory was short: the same command goes "
+                "on where it stopped."
+            ) from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            end.close()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [future.result() for future in futures]
+        return [futures[i].result() for i in range(len(jobs))]
 
 
-def _prepare() -> None:
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    # Not every system knows which of them a process is kept to.
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+def _prepare(lifeline: Connection) -> None:
+    # Of an interrupt at the terminal, which every process gets, the parent is the one to tell.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
+
+
+def _leave_with(lifeline: Connection) -> None:
+    """Leave as soon as the other end is closed: by the parent, or by the system at its end."""
+    wait([lifeline])
+    os._exit(1)

@@ -4,78 +4,114 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_latents.data.batches import Plain
-from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.evaluation.bound import bound_terms
-from pyro_latents.evaluation.equivariance import equivariance
+from pyro_latents.evaluation.codes import codes
 from pyro_latents.evaluation.evidence import log_evidence_of_batches
-from pyro_latents.evaluation.linear_svm import SVMScores, svm_scores
-from pyro_latents.guides.pose_tvae import centre
-from pyro_latents.recipes.pose_tvae import codes
-from pyro_latents.recipes.recipe import Recipe, Run
-from pyro_latents.reproduce.experiment import Context, Result, experiment
-from pyro_latents.reproduce.parallel import in_processes
-from pyro_latents.reproduce.vive_models import (
-    KINDS,
-    build,
-    settings_of,
-    spec_of,
-    train_all,
-    train_one,
+from pyro_latents.guides.refined import unrefined
+from pyro_latents.programs import centre
+from pyro_latents.reproduce.experiment import Budget, Cell, Context, Job, Result, experiment
+from pyro_latents.stories.pose_tvae.equivariance import equivariance
+from pyro_latents.stories.pose_tvae.linear_svm import SVMScores, svm_scores
+from pyro_latents.stories.pose_tvae.recipes import RECIPES
+from pyro_latents.stories.story import Parts
+
+# Of figure 5's axis, dim(z) + dim(u), read off by eye.
+_ALL = {"dimensions": (10, 15, 20, 25, 30, 40, 50)}
+BUDGETS = (
+    # A sixth of MNIST and 30 passes over it, under a minute a model.
+    Budget(
+        name="quick",
+        images=10_000,
+        steps=1_500,
+        test_images=200,
+        own={"dimensions": (10, 20, 30)},
+    ),
+    Budget(name="hours", test_images=1_000, own=_ALL),
+    Budget(name="paper", test_images=1_000, own=_ALL),
 )
-
 FOLDS = 9
-BOUND_PARTICLES = 1000
-# Of the measurements that take many draws or turns of each image.
-TEST_IMAGES, QUICK_TEST_IMAGES = 1000, 200
-TURNS = {"warp": "affine5", "num_turns": 8}
-
-
+# Recipe of each kind of model, and its numbers. The VAE has the training of the others.
+_SHARED = {
+    name: getattr(RECIPES["pose-tvae-mnist"], name)
+    for name in ("epochs", "batch_size", "validation", "halve_every")
+}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "VAE": ("vae-mnist", {"networks": "dense", **_SHARED}),
+    "Affine-TVAE": ("pose-tvae-mnist", {"warp": "affine6"}),
+    "TPS-TVAE": ("pose-tvae-mnist", {"warp": "tps"}),
+    "Affine-DTVAE": ("pose-dtvae-mnist", {"warp": "affine6"}),
+}
+# In the order of how long a row of table 1 takes.
+RAW = "Raw MNIST"
+COSTS = ["PCA", "VAE", RAW, "Affine-TVAE", "TPS-TVAE", "Affine-DTVAE"]
+TURNS: dict[str, Any] = {"warp": "affine5", "num_turns": 8}
+UPRIGHT = ("mnist", "digits")
 TABLE1 = [
-    # label, mean and standard deviation over nine folds, test accuracy: the thesis' table 1
-    ("Raw MNIST", 91.19, 0.74, 91.80),
-    ("PCA (8)", 75.09, 1.32, 75.51),
-    ("VAE (8)", 87.70, 0.93, 87.99),
-    ("Affine-TVAE (8)", 89.30, 0.68, 88.39),
-    ("TPS-TVAE (8)", 88.42, 0.58, 88.65),
-    ("Affine-DTVAE (8)", 93.56, 0.64, 93.87),
-    ("PCA (20)", 85.62, 1.20, 86.52),
-    ("VAE (20)", 85.77, 1.22, 86.45),
-    ("Affine-TVAE (20)", 90.80, 0.66, 90.51),
-    ("TPS-TVAE (20)", 94.65, 0.46, 94.48),
-    ("Affine-DTVAE (20)", 93.56, 0.61, 94.17),
+    # kind, size; mean and standard deviation over nine folds, test accuracy: the thesis' table 1
+    (RAW, 0, 91.19, 0.74, 91.80),
+    ("PCA", 8, 75.09, 1.32, 75.51),
+    ("VAE", 8, 87.70, 0.93, 87.99),
+    ("Affine-TVAE", 8, 89.30, 0.68, 88.39),
+    ("TPS-TVAE", 8, 88.42, 0.58, 88.65),
+    ("Affine-DTVAE", 8, 93.56, 0.64, 93.87),
+    ("PCA", 20, 85.62, 1.20, 86.52),
+    ("VAE", 20, 85.77, 1.22, 86.45),
+    ("Affine-TVAE", 20, 90.80, 0.66, 90.51),
+    ("TPS-TVAE", 20, 94.65, 0.46, 94.48),
+    ("Affine-DTVAE", 20, 93.56, 0.61, 94.17),
 ]
 
 
-@experiment("vive-table1")
+def job_of(
+    context: Context,
+    kind: str,
+    z_dim: int,
+    *,
+    suffix: str = "",
+    guide: str = "paper",
+    **numbers: Any,
+) -> Job:
+    """Return the training of a model of table 1, one of `KINDS`; the suffix is of its label."""
+    recipe, own = KINDS[kind]
+    data = {"data": context.data} if context.data else {}
+    values = [guide] if guide != "paper" else []
+    values += [str(value) for value in {**data, **numbers}.values()]
+    return context.job(
+        recipe,
+        " ".join([kind, str(z_dim), *values]),
+        numbers={**own, "z_dim": z_dim, **data, **numbers},
+        label=f"{kind} ({z_dim}){suffix}",
+        cost=COSTS.index(kind),
+        guide=guide,
+    )
+
+
+def settings_of(context: Context) -> dict[str, Any]:
+    """Return what a result says of the training of its models, which is the same for all."""
+    names = ("data", "batch_size", "learning_rate", "hidden_dim")
+    return job_of(context, "Affine-TVAE", 20).settings(*names)
+
+
+@experiment("vive-table1", BUDGETS)
 def table1(context: Context) -> Result:
     """Linear SVMs on raw pixels, principal components and latent codes (table 1)."""
-    jobs = [(context, label) for label, *_ in TABLE1]
-    # The longest first, so that no core waits for a late one.
-    order = sorted(range(len(jobs)), key=lambda i: _cost(jobs[i][1]), reverse=True)
-    done = in_processes(_table1_row, [jobs[i] for i in order], description="rows")
-    found = {order[n]: row for n, row in enumerate(done)}
+    found = context.apply(_table1_row, [_table1_job(context, kind, n) for kind, n, *_ in TABLE1])
     on_mnist = context.data in (None, "mnist")
-    rows = [
-        [label, *(thesis if on_mnist else [None] * 3), *_cells(*found[i])]
-        for i, (label, *thesis) in enumerate(TABLE1)
-    ]
+    rows: list[list[Cell]] = []
+    for (kind, size, *thesis), (scores, seconds) in zip(TABLE1, found, strict=True):
+        ours = [scores.fold_mean, scores.fold_sd, scores.test, round(seconds)]
+        label = f"{kind} ({size})" if size else kind
+        rows.append([label, *(thesis if on_mnist else [None] * 3), *ours])
     return Result(
         title="Accuracy (%) of linear SVMs on codes, 9-fold on the training set and on test data",
-        columns=[
-            "input",
-            "thesis mean",
-            "thesis sd",
-            "thesis test",
-            "mean",
-            "sd",
-            "test",
-            "seconds",
-        ],
+        columns=["input", *(f"thesis {c}" for c in ("mean", "sd", "test")), "mean", "sd", "test"]
+        + ["seconds"],
         rows=rows,
         settings=settings_of(context),
         notes=[
@@ -84,83 +120,72 @@ def table1(context: Context) -> Result:
     )
 
 
-@experiment("vive-bound-gap")
+@experiment("vive-bound-gap", BUDGETS)
 def bound_gap(context: Context) -> Result:
     """KL of the guide from the posterior, by importance sampling, beside its KL from the prior."""
     prior = {"pose_prior": "fitted"}
-    specs = [
-        spec_of("VAE", 20),
-        spec_of("Affine-TVAE", 20, **prior),
-        spec_of("TPS-TVAE", 20, **prior),
-        spec_of("Affine-DTVAE", 20, **prior),
-        replace(spec_of("Affine-TVAE", 20, **prior), label="Affine-TVAE (20), flow", guide="flow"),
+    jobs = [
+        job_of(context, "VAE", 20),
+        job_of(context, "Affine-TVAE", 20, **prior),
+        job_of(context, "TPS-TVAE", 20, **prior),
+        job_of(context, "Affine-DTVAE", 20, **prior),
+        job_of(context, "Affine-TVAE", 20, suffix=", flow", guide="flow", **prior),
     ]
-    images = QUICK_TEST_IMAGES if context.budget == "quick" else TEST_IMAGES
-    rows = []
-    for label, recipe in train_all(context, specs).items():
-        batches = Plain(recipe.splits.test.take(slice(images)))
-        terms = bound_terms(recipe.model, recipe.guide, batches, seed=context.seed)
+    rows: list[list[Cell]] = []
+    budget = context.budget
+    for job, parts in zip(jobs, context.train(jobs), strict=True):
+        batches = parts.batches("test", limit=budget.test_images)
+        terms = bound_terms(parts.model, parts.guide, batches, seed=context.seed)
         evidence = log_evidence_of_batches(
-            recipe.model,
-            recipe.guide,
+            parts.model,
+            parts.guide,
             batches,
-            num_particles=BOUND_PARTICLES,
+            num_particles=budget.particles,
             seed=context.seed,
         )
         likelihood = evidence.log_evidence.mean().item()
         to_prior = sum(value for name, value in terms.items() if name.startswith("kl_"))
         bad = 100 * (evidence.k_hat > 0.7).double().mean().item()
-        rows.append([label, terms["elbo"], likelihood, likelihood - terms["elbo"], to_prior, bad])
+        gap = likelihood - terms["elbo"]
+        rows.append([job.label, terms["elbo"], likelihood, gap, to_prior, bad])
     return Result(
         title="The gap of the bound (nats per image): KL(q || posterior) beside KL(q || prior)",
         columns=["model", "elbo", "log p(x)", "KL(q||posterior)", "KL(q||prior)", "k-hat>0.7 (%)"],
         rows=rows,
         settings={
             **settings_of(context),
-            "test_images": images,
-            "particles": BOUND_PARTICLES,
+            "test_images": budget.test_images,
+            "particles": budget.particles,
         },
         notes=["The thesis, section VI: the two divergences are roughly equal. No figures there."],
     )
 
 
-@experiment("vive-rotated")
+@experiment("vive-rotated", BUDGETS, takes=(*UPRIGHT, *(f"rotated-{data}" for data in UPRIGHT)))
 def rotated(context: Context) -> Result:
     """Whether the inferred pose turns with the digit, and the reference image does not."""
     data = (context.data or "mnist").removeprefix("rotated-")
     context = replace(context, data=f"rotated-{data}")
-    specs = [
-        spec_of(kind, 20, data=context.data) for kind in ("VAE", "Affine-TVAE", "Affine-DTVAE")
-    ]
-    specs += [
-        replace(spec_of(kind, 20, data=context.data, **TURNS), label=f"{kind} (20), turns")
+    jobs = [job_of(context, kind, 20) for kind in ("VAE", "Affine-TVAE", "Affine-DTVAE")]
+    jobs += [
+        job_of(context, kind, 20, suffix=", turns", **TURNS)
         for kind in ("Affine-TVAE", "Affine-DTVAE")
     ]
-    images = QUICK_TEST_IMAGES if context.budget == "quick" else TEST_IMAGES
-    rows = []
-    for label, recipe in train_all(context, specs).items():
-        test = recipe.splits.test.take(slice(images))
+    rows: list[list[Cell]] = []
+    for job, parts in zip(jobs, context.train(jobs), strict=True):
+        test = parts.splits.test.take(slice(context.budget.test_images))
         found = equivariance(
-            test.extras.get("upright", test.x),
-            lambda x, recipe=recipe: pose_angle(recipe, x),
-            lambda x, recipe=recipe: reference(recipe, x),
+            test.extras["upright"], partial(pose_angle, parts), partial(reference, parts)
         )
-        posed = label != "VAE (20)"
-        rows.append(
-            [
-                label,
-                found.within if posed else None,
-                found.pooled if posed else None,
-                found.input_change,
-                found.reference_change,
-                found.reference_change / found.input_change,
-            ]
-        )
+        turned = [found.within, found.pooled] if hasattr(parts.model, "warp") else [None, None]
+        ratio = found.reference_change / found.input_change
+        rows.append([job.label, *turned, found.input_change, found.reference_change, ratio])
+    settings = {**settings_of(context), "test_images": context.budget.test_images, "angles": 36}
     return Result(
         title="Rotated test digits: circular correlation of pose and angle, and what changes",
         columns=["model", "within a digit", "pooled", "input mse", "reference mse", "ratio"],
         rows=rows,
-        settings={**settings_of(context), "test_images": images, "angles": 36},
+        settings=settings,
         notes=[
             "Each test digit is turned by 0, 10, ..., 350 degrees. Mean squared changes are from "
             "the upright digit and from its reference image; of the VAE, which has no pose, the "
@@ -172,59 +197,56 @@ def rotated(context: Context) -> Result:
     )
 
 
-def pose_angle(recipe: Recipe, x: Tensor) -> Tensor:
+def pose_angle(parts: Parts, x: Tensor) -> Tensor:
     """Return the angle of the inferred pose in radians, zero for a model without a pose."""
-    posterior = recipe.guide.posterior(x)
+    posterior = parts.guide.posterior(x)
     if "u" not in posterior:
-        return torch.zeros(len(x))
-    return recipe.model.warp.angle(recipe.model.prior.pose(centre(posterior["u"])))
+        return x.new_zeros(len(x))
+    return parts.model.warp.angle(parts.model.prior.pose(centre(posterior["u"])))
 
 
-def reference(recipe: Recipe, x: Tensor) -> Tensor:
+def reference(parts: Parts, x: Tensor) -> Tensor:
     """Return the inferred image in its reference pose; of a VAE the reconstruction."""
-    z = centre(recipe.guide.posterior(x)["z"])
-    if hasattr(recipe.model, "reference"):
-        return recipe.model.reference(z)
-    return torch.sigmoid(recipe.model.decoder(z))
+    return decoded(parts, centre(parts.guide.posterior(x)["z"]))
 
 
-def _table1_row(job: tuple[Context, str]) -> tuple[SVMScores, float]:
-    context, label = job
-    began = time.perf_counter()
-    kind, _, size = label.removesuffix(")").partition(" (")
+def decoded(parts: Parts, z: Tensor) -> Tensor:
+    """Return the images of codes, in the reference pose where there is one."""
+    if hasattr(parts.model, "reference"):
+        return parts.model.reference(z)
+    return torch.sigmoid(parts.model.decoder(z))
+
+
+def _table1_job(context: Context, kind: str, size: int) -> Job:
+    """A model, or a stand-in that has the data alone."""
     if kind in KINDS:
-        spec = spec_of(kind, int(size))
-        recipe = Run(train_one((context, spec))).recipe
-        features = [codes(recipe.guide, part.x) for part in _parts(recipe.splits)]
-    else:
-        recipe = build(spec_of("Affine-TVAE", 8), context)
-        features = [part.x.flatten(1) for part in _parts(recipe.splits)]
-        features = _principal(*features, int(size)) if kind == "PCA" else features
-    train, test = _parts(recipe.splits)
+        return job_of(context, kind, size)
+    return replace(job_of(context, "Affine-TVAE", size or 8), label=kind, cost=COSTS.index(kind))
+
+
+def _table1_row(job: Job) -> tuple[SVMScores, float]:
+    began = time.perf_counter()
+    is_model = job.label not in ("PCA", RAW)
+    parts = job.train().parts if is_model else job.build().parts
+    train, test = parts.splits.train, parts.splits.test
     assert train.y is not None
     assert test.y is not None
+    if is_model:
+        features = [codes(unrefined(parts.guide), part.x) for part in (train, test)]
+    else:
+        features = [part.x.flatten(1) for part in (train, test)]
+    if job.label == "PCA":
+        features = _principal(features, job.numbers["z_dim"])
+    standardise = job.label != RAW
     scores = svm_scores(
-        features[0], train.y, features[1], test.y, folds=FOLDS, standardise=kind != "Raw MNIST"
+        features[0], train.y, features[1], test.y, folds=FOLDS, standardise=standardise
     )
     return scores, time.perf_counter() - began
 
 
-def _parts(splits: Splits) -> tuple[Examples, Examples]:
-    return splits.train, splits.test
-
-
-def _principal(train: Tensor, test: Tensor, size: int) -> list[Tensor]:
+def _principal(features: list[Tensor], size: int) -> list[Tensor]:
+    """Principal components, those of the first features."""
     from sklearn.decomposition import PCA
 
-    pca = PCA(size, svd_solver="covariance_eigh").fit(train.numpy())
-    return [torch.from_numpy(pca.transform(part.numpy())) for part in (train, test)]
-
-
-def _cells(scores: SVMScores, seconds: float) -> list[float]:
-    return [scores.fold_mean, scores.fold_sd, scores.test, round(seconds)]
-
-
-def _cost(label: str) -> int:
-    """How long a row takes, in rough ranks."""
-    order = ["PCA", "VAE", "Raw", "Affine-TVAE", "TPS-TVAE", "Affine-DTVAE"]
-    return next(i for i, name in enumerate(order) if label.startswith(name))
+    pca = PCA(size, svd_solver="covariance_eigh").fit(features[0].numpy())
+    return [torch.from_numpy(pca.transform(part.numpy())) for part in features]

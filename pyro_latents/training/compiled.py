@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from pyro_latents.errors import UserError
-from pyro_latents.nets.sets import SetEncoder
 
 # What every story's model and guide call their large networks. Pyro's effects stay outside:
 # tracing them would break the graph at every site.
-NETWORKS = ("encoder", "decoder", "invariant")
+NETWORKS = ("encoder", "decoder", "invariant.network")
 COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -33,10 +32,9 @@ def compile_networks(*programs: Any) -> None:
     seen: set[nn.Module] = set()
     for program in programs:
         for name in NETWORKS:
-            network = getattr(program, name, None)
-            if isinstance(network, SetEncoder):
-                # What it holds from the guide for the model is state, which cannot be traced.
-                network = network.network
+            network = program
+            for part in name.split("."):
+                network = getattr(network, part, None)
             if isinstance(network, nn.Module) and network not in seen:
                 seen.add(network)
                 network.compile()

@@ -3,102 +3,84 @@
 import csv
 import io
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning
-from lightning import Callback
 from torch import Tensor
 
 from pyro_latents.files import write_text
 
 COLUMNS = ("epoch", "step", "loss", "validation_loss", "learning_rate", "seconds")
 
-
-def batches_done(trainer: lightning.Trainer) -> int:
-    """Training batches since the beginning of the run, those before a resumption included."""
-    return trainer.fit_loop.epoch_loop.batch_progress.total.completed
+Row = dict[str, float | int | None]
 
 
-class History(Callback):
-    """Keeps the mean loss of each epoch in the checkpoint, and writes it as a table.
+@dataclass
+class Progress:
+    """How far a training is: what a checkpoint holds beside parameters and optimisers.
 
-    The rows are a part of the checkpoint, so that the table of a resumed run is that of a run
-    which never stopped, seconds apart. Losses are in nats per data point.
+    Losses are in nats per data point.
 
-    Args:
-        path: The CSV file.
+    Attributes:
+        step: The steps that were taken.
+        rows: The finished epochs, and one that was cut; `COLUMNS` by name.
+        total: The sum of the losses of the epoch's steps, on their device.
+        counted: The number of these steps.
+        best: The lowest validation loss.
+        waited: Epochs since then.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, float | int | None]] = []
-        self._total: Tensor | None = None
-        self._steps = 0
-        self._began = 0.0
+    step: int = 0
+    rows: list[Row] = field(default_factory=list)
+    total: Tensor | float = 0.0
+    counted: int = 0
+    best: float | None = None
+    waited: int = 0
+    _began: float = field(default=0.0, repr=False)
 
-    def on_train_epoch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def begin_epoch(self, *, cut: bool) -> None:
         """Begin the sums of an epoch, or go on with those of one that was cut."""
         self._began = time.perf_counter()
-        if batches_done(trainer) % len(trainer.train_dataloader) == 0:
-            self._total, self._steps = None, 0
-        else:
+        if cut:
             self._began -= self.rows.pop()["seconds"] or 0.0
+        else:
+            self.total, self.counted = 0.0, 0
 
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def count(self, loss: Tensor) -> None:
         """Add the loss of a step, on its device."""
-        loss = outputs["loss"].detach()
-        self._total = loss if self._total is None else self._total.to(loss.device) + loss
-        self._steps += 1
+        total = self.total.to(loss.device) if isinstance(self.total, Tensor) else self.total
+        self.total = total + loss
+        self.counted += 1
+        self.step += 1
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    def end_epoch(
+        self, epoch: int, mean: float, validation: float | None, learning_rate: float
     ) -> None:
-        """Add the row of the epoch and write the table."""
-        if self._total is None:
-            # Lightning ends an epoch without a batch when it resumes at the end of one.
-            return
-        # Kept for a resumption too, which may have another number of ranks.
-        self._total = trainer.strategy.reduce(self._total, reduce_op="mean")
-        mean = self._total / self._steps
-        done, batches = batches_done(trainer), len(trainer.train_dataloader)
-        # An epoch that is cut has no validation of its own, only that of the one before.
-        validation = None if done % batches else trainer.callback_metrics.get("validation_loss")
-        self.rows.append(
-            {
-                "epoch": (done - 1) // batches + 1,
-                "step": done,
-                "loss": mean.item(),
-                "validation_loss": None if validation is None else validation.item(),
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-                "seconds": round(time.perf_counter() - self._began, 3),
-            }
-        )
-        if trainer.is_global_zero:
-            self.write()
+        """Add the row of an epoch, whole or cut."""
+        seconds = round(time.perf_counter() - self._began, 3)
+        row = (epoch, self.step, mean, validation, learning_rate, seconds)
+        self.rows.append(dict(zip(COLUMNS, row, strict=True)))
 
-    def write(self) -> None:
-        """Write the table, whole."""
+    def improved(self, validation: float) -> bool:
+        """Note a validation loss, and say whether it is the best so far."""
+        better = self.best is None or validation < self.best
+        if better:
+            self.best, self.waited = validation, 0
+        else:
+            self.waited += 1
+        return better
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values and tensors, for a checkpoint."""
+        content = asdict(self)
+        del content["_began"]
+        return content
+
+    def write(self, path: Path) -> None:
+        """Write the rows as a table, whole."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the rows and the sums of the latest epoch, for the checkpoint."""
-        return {"rows": self.rows, "total": self._total, "steps": self._steps}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the rows of a checkpoint."""
-        self.rows = list(state_dict["rows"])
-        self._total, self._steps = state_dict["total"], state_dict["steps"]
+        write_text(path, text.getvalue())

@@ -33,9 +33,10 @@ def _search(trace: Trace, where: str) -> str | None:
     for name, site in trace.nodes.items():
         if site["type"] != "sample":
             continue
+        fn: Any = site["fn"]
         for what, tensor in (
             ("value", site["value"]),
-            ("log-density", site["fn"].log_prob(site["value"])),
+            ("log-density", fn.log_prob(site["value"])),
         ):
             bad = _first_bad(tensor)
             if bad is not None:

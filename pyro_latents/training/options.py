@@ -45,6 +45,13 @@ class FitOptions:
         """The number of processes, one a device."""
         return self.devices * self.nodes
 
+    def last_step(self, steps_per_epoch: int) -> int:
+        """Return the number of steps that will have been taken at the end."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * steps_per_epoch
+
     def as_dict(self) -> dict[str, Any]:
         """Return the options by name, for the configuration of a run."""
         return asdict(self)

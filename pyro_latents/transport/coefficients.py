@@ -1,6 +1,5 @@
 r"""Coefficient inference: the path between two points along the transport operators."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,8 +69,9 @@ def infer_coefficients(
     and the descent starts from the best of those as well. On a CPU a compiled loop descends pair
     by pair, among torch's threads (its first call on a machine compiles, for a quarter of a
     minute); on other devices all pairs descend together. The answer is found in float64, nothing
-    is differentiated, and a pair's answer does not depend on the other pairs: the starts, random
-    ones included, are the same for every pair. The answer is never worse than c = 0.
+    is differentiated, and a pair's answer does not depend on the other pairs, but for the rounding
+    that may decide between two of its starts: the starts, random ones included, are the same for
+    every pair. The answer is never worse than c = 0.
 
     Args:
         psi: The operators, of shape `num_operators z_dim z_dim`.
@@ -86,7 +86,7 @@ def infer_coefficients(
 
     Returns:
         The coefficients, of shape `batch num_operators`, and the objectives, of shape `batch`, in
-        the dtype of `start` and on its device.
+        the dtype of `start`, or torch's default where that is of integers, and on its device.
 
     Raises:
         UserError: If an argument is not finite (the message names the rows), or has a wrong
@@ -97,10 +97,10 @@ def infer_coefficients(
         appendix A, https://arxiv.org/abs/2006.10597
     """
     weight = _check(psi, start, end, l1_weight, restarts, search)
-    dtype = start.dtype
-    if not len(start):
-        return start.new_empty(0, len(psi)), start.new_empty(0)
+    dtype = _floating(start)
     psi, start, end = (t.detach().to(torch.float64) for t in (psi, start, end))
+    if not len(start):
+        return start.new_empty(0, len(psi), dtype=dtype), start.new_empty(0, dtype=dtype)
     uniform = torch.rand(
         restarts,
         len(psi),
@@ -146,13 +146,13 @@ def descend(
 
     Returns:
         The best of each pair, `batch num_operators`, and their objectives, `batch`; in the dtype
-        of `start`.
+        that `infer_coefficients` answers in.
 
     Raises:
         UserError: As `infer_coefficients`.
     """
     weight = _check(psi, start, end, l1_weight, len(first), "local")
-    dtype = start.dtype
+    dtype = _floating(start)
     psi, start, end, first = (t.detach().to(torch.float64) for t in (psi, start, end, first))
     norms, unit = _normed(psi)
     plan = _plan(psi)
@@ -169,6 +169,11 @@ def descend(
     return (found / norms).to(dtype), objective.to(dtype)
 
 
+def _floating(points: Tensor) -> torch.dtype:
+    """The dtype of an answer: that of the points, unless these are integers."""
+    return points.dtype if points.is_floating_point() else torch.get_default_dtype()
+
+
 def _normed(psi: Tensor) -> tuple[Tensor, Tensor]:
     """The norms of operators, and operators of norm one."""
     # An operator of norm zero moves nothing; a tiny norm in its place keeps the division finite.
@@ -181,21 +186,27 @@ def _plan(psi: Tensor) -> _Plan:
 
 
 def _minimise(
-    parts: Sequence[Tensor], c: Tensor, weight: Tensor, *, exact: bool = True, **how: Any
+    paths: tuple[Tensor, Tensor, Tensor],
+    c: Tensor,
+    weight: Tensor,
+    *,
+    exact: bool = True,
+    **how: Any,
 ) -> tuple[Tensor, Tensor]:
     """Descend from `c`: on a CPU one problem after the other, elsewhere all together.
 
-    The parts are the operators, the starts and the ends of the paths.
+    The paths are given by the operators, their starts and their ends.
     """
+    psi, start, end = paths
     if _one_by_one(c.device):
         # Numba takes half a second to import.
         from pyro_latents.transport.compiled_newton import minimise_each
 
-        return minimise_each(*parts, c, weight, exact=exact, **how)
+        return minimise_each(psi, start, end, c, weight, exact=exact, **how)
     # Coarse descents are in single precision.
     number = torch.float64 if exact else torch.float32
-    problem_class = PlanarProblem if len(parts[1]) == 2 else SeriesProblem
-    problem = problem_class(*(part.to(number) for part in parts))
+    problem_class = PlanarProblem if len(start) == 2 else SeriesProblem
+    problem = problem_class(psi.to(number), start.to(number), end.to(number))
     found, objective = minimise(problem, c.to(number), weight.to(number), exact=exact, **how)
     return found.to(c), objective.to(c)
 
@@ -227,11 +238,11 @@ def _search_space(
         if objective is not None:
             objective, best = objective.topk(kept, 0, largest=False)
             c = c.gather(1, best.expand(num_operators, -1, -1))
-        ends = [part.T.repeat(1, kept) for part in (start, end, weight)]
+        sources, targets, weights = (part.T.repeat(1, kept) for part in (start, end, weight))
         found, value = _minimise(
-            (psi, *ends[:2]),
+            (psi, sources, targets),
             c.reshape(num_operators, -1),
-            ends[2],
+            weights,
             iterations=iterations,
             tolerance=plan.tolerance,
             exact=exact,

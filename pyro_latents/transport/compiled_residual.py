@@ -5,6 +5,7 @@ The formulas are those of `planar` and `series`, which are for many problems at 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,7 +18,7 @@ _INVERSE = np.array([1 / math.factorial(k) for k in range(2 * _MOST_TERMS)])
 
 def compiled(function: Callable) -> Callable:
     """Compile a function of numbers and arrays, and keep the result where there is a place."""
-    options = {
+    options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",  # a division by zero is infinite, not an error
         "fastmath": {"contract", "reassoc", "arcp", "nsz"},  # but not-a-number stays what it is

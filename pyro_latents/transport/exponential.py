@@ -28,8 +28,8 @@ def transport(psi: Tensor, coefficients: Tensor, points: Tensor) -> Tensor:
 
     Example:
         >>> turn = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
-        >>> transport(turn, torch.tensor([torch.pi]), torch.tensor([1.0, 0.0])).round(decimals=4)
-        tensor([-1., -0.])
+        >>> transport(turn, torch.tensor([1.0]), torch.tensor([1.0, 0.0]))
+        tensor([0.5403, 0.8415])
     """
     check_operators(psi)
     if coefficients.shape[-1:] != psi.shape[:1] or points.shape[-1:] != psi.shape[-1:]:

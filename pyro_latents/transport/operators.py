@@ -47,6 +47,11 @@ class TransportOperators(nn.Module):
         """The number of operators."""
         return len(self.psi)
 
+    @property
+    def z_dim(self) -> int:
+        """The dimension of the points."""
+        return self.psi.shape[-1]
+
     def forward(self, coefficients: Tensor, points: Tensor) -> Tensor:
         """Move points, of shape `... z_dim`, by coefficients, of shape `... num_operators`."""
         return transport(self.psi, coefficients, points)

@@ -8,6 +8,11 @@ A 2 x 2 matrix is :math:`A = sI + N` with N free of trace, and :math:`N^2 = qI`,
 with the cosine and sine for negative q. C and S are entire functions of q, with
 :math:`C' = S/2`, :math:`S' = (C - S) / 2q` and :math:`S'' = (S/2 - 3 S') / 2q`, and s, N and q are
 polynomials in the coefficients: all derivatives follow by the chain rule.
+
+`series` would do in its place. On the problems of a batch of two circles (four operators, learned
+ones; `benchmarks/coefficient_inference.py`) this one takes 4.4 ms where the series takes 12.9, and
+46 where it takes 101 if the search is wide, at the same objectives; batched, 99 and 191, and 80
+and 469 ms. On random operators it is three to five times as fast.
 """
 
 import torch

@@ -72,7 +72,7 @@ class SeriesProblem:
             self._block(a[:, :, i], self.start[:, i], self.end[:, i], bound, exact)
             for i, bound in groups
         ]
-        return Derivatives.join(parts, torch.cat([i for i, _ in groups]))
+        return Derivatives.join(parts, torch.cat([i for i, _ in groups if i is not None]))
 
     def _block(
         self, a: Tensor, start: Tensor, end: Tensor, norm: float, exact: bool
@@ -144,7 +144,7 @@ def _group(norm: Tensor) -> list[tuple[Tensor | None, float]]:
     edges = [-1.0, _SMALL_NORM, LARGEST_NORM]
     while edges[-1] < largest:
         edges.append(2 * edges[-1])
-    groups = []
+    groups: list[tuple[Tensor | None, float]] = []
     for low, high in zip(edges, edges[1:], strict=False):
         index = ((norm > low) & (norm <= high)).nonzero()[:, 0]
         if len(index) == norm.numel():

@@ -1,7 +1,6 @@
 """Affine warps, by all six numbers of the matrix or by five that one can name."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_latents.warps.warp import PARAMETER_LIMIT, Warp, pixel_grid
@@ -20,6 +19,8 @@ class AffineWarp(Warp):
         image_size: Height and width of the images.
         num_parameters: How many numbers describe one warp.
     """
+
+    _unit: Tensor
 
     def __init__(self, image_size: tuple[int, int], *, num_parameters: int) -> None:
         positions = pixel_grid(image_size)
@@ -43,17 +44,6 @@ class AffineWarp(Warp):
         determinant = sign * determinant.abs().clamp_min(SMALLEST_DETERMINANT)
         rows = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], dim=-1)
         return rows / determinant.unsqueeze(-1) - self._unit.flatten()
-
-    def compose(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the parameters, for `Affine6`, of warping by `first` and then by `second`.
-
-        The second warp reads the first one's output, so that the matrices multiply as
-        ``first @ second``. Maps of five parameters are not closed under products: hence six.
-        """
-        one, two = self.matrix(first), self.matrix(second)
-        product = one[..., :2] @ two
-        shift = F.pad(one[..., 2:], (2, 0))
-        return (product + shift - self._unit).flatten(-2)
 
 
 class Affine6(AffineWarp):

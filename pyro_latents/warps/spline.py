@@ -5,6 +5,9 @@ from torch import Tensor
 
 from pyro_latents.warps.warp import PARAMETER_LIMIT, Warp, pixel_grid
 
+# Of a fixed-point iteration; each shrinks the error by the steepness of the warp.
+INVERSE_STEPS = 10
+
 
 class ThinPlateSpline(Warp):
     r"""The displacement of an s x s grid of control points, spread by a thin plate spline.
@@ -23,6 +26,11 @@ class ThinPlateSpline(Warp):
     Raises:
         ValueError: if there are fewer than two control points a side.
     """
+
+    control: Tensor
+    _solution: Tensor
+    _affine_fit: Tensor
+    _unit: Tensor
 
     def __init__(self, image_size: tuple[int, int], num_control: int = 3) -> None:
         if num_control < 2:
@@ -46,7 +54,7 @@ class ThinPlateSpline(Warp):
         """Return the displacements of the control points, of shape `*leading s^2 2`."""
         return parameters.clamp(-PARAMETER_LIMIT, PARAMETER_LIMIT).unflatten(-1, (-1, 2))
 
-    def inverse(self, parameters: Tensor, iterations: int = 10) -> Tensor:
+    def inverse(self, parameters: Tensor) -> Tensor:
         """Return the spline whose control points are displaced as the inverse map displaces them.
 
         A spline's inverse is no spline: this one is exact at the control points, where
@@ -55,10 +63,9 @@ class ThinPlateSpline(Warp):
 
         Args:
             parameters: Of shape `*leading 2*s^2`.
-            iterations: Fixed-point steps; each shrinks the error by the steepness of the warp.
         """
         backward = torch.zeros_like(self.coefficients(parameters))
-        for _ in range(iterations):
+        for _ in range(INVERSE_STEPS):
             points = (self.control + backward).clamp(-2.0, 2.0)
             backward = -self.displacement_at(points, parameters)
         return backward.clamp(-PARAMETER_LIMIT, PARAMETER_LIMIT).flatten(-2)

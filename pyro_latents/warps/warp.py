@@ -44,6 +44,10 @@ class Warp(nn.Module):
         - ``matrix``: the affine part, as a 2x3 matrix.
     """
 
+    _grid: Tensor
+    _basis: Tensor
+    identity: Tensor
+
     def __init__(
         self, image_size: tuple[int, int], functions: Tensor, *, num_parameters: int
     ) -> None:
@@ -63,7 +67,6 @@ class Warp(nn.Module):
         dtype = torch.get_default_dtype()
         self.register_buffer("_grid", grid.to(dtype), persistent=False)
         self.register_buffer("_basis", basis.to(dtype), persistent=False)
-        self.register_buffer("_units", units.to(dtype), persistent=False)
         self.register_buffer("identity", torch.zeros(num_parameters), persistent=False)
 
     def forward(self, image: Tensor, parameters: Tensor) -> Tensor:
@@ -87,12 +90,6 @@ class Warp(nn.Module):
         )
         warped = F.grid_sample(F.pad(image, self._padding), grid, align_corners=True)
         return warped.reshape(*leading, *image.shape[-3:])
-
-    def sampling_points(self, parameters: Tensor) -> Tensor:
-        """Return where each output pixel is read, normalised (x, y): `*leading height width 2`."""
-        flat = parameters.reshape(-1, self.num_parameters)
-        points = (self._sampling_grid(flat) + 1) / self._units - 1
-        return points.reshape(*parameters.shape[:-1], *self.image_size, 2)
 
     def undo(self, image: Tensor, parameters: Tensor) -> Tensor:
         """Warp images by the inverse of `parameters`; shapes as in ``forward``."""

@@ -23,7 +23,7 @@ def blobs(size: int) -> Examples:
 
 @pytest.fixture(scope="module")
 def made() -> Splits:
-    return regenerated(Splits(blobs(300), blobs(0), blobs(40), 10), versions=2)
+    return regenerated(Splits(blobs(300), blobs(0), blobs(40), 10))
 
 
 def slow_version(image: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_the_draws_have_the_ranges_of_the_protocol(made):
 
 
 def test_no_ink_leaves_the_canvas(made):
-    images, extras = blobs(300).x.repeat(2, 1, 1, 1), made.train.extras
+    images, extras = blobs(300).x, made.train.extras
     scale = extras["scale"]
     # The area, and with it the ink, changes by the determinant; rotation and shear keep it.
     expected = images.sum((1, 2, 3)) * scale.prod(-1)
@@ -99,17 +99,14 @@ def test_results_are_labelled_as_regenerated(made):
     )
 
 
-def test_versions_follow_each_other(made):
-    assert len(made.train) == 600
-    assert torch.equal(made.train.extras["digit"], torch.arange(300).repeat(2))
-    assert torch.equal(made.train.y[:300], made.train.y[300:])
-    assert not torch.equal(made.train.x[:300], made.train.x[300:])
+def test_labels_are_kept(made):
+    assert torch.equal(made.train.y, blobs(300).y)
 
 
 def test_the_seed_decides(made):
     parts = Splits(blobs(300), blobs(0), blobs(40), 10)
-    assert torch.equal(regenerated(parts).test.x, made.test.x[:40])
-    assert not torch.equal(regenerated(parts, seed=1).test.x, made.test.x[:40])
+    assert torch.equal(regenerated(parts).test.x, made.test.x)
+    assert not torch.equal(regenerated(parts, seed=1).test.x, made.test.x)
 
 
 def test_pixels_are_bytes(made):
@@ -133,9 +130,8 @@ def write_page(folder: Path, page: int, size: int, **changed: np.ndarray) -> Pat
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    for page in (1, 2):
-        write_page(tmp_path / "affNIST/training_and_validation_batches", page, 12)
-        write_page(tmp_path / "affNIST/test_batches", page, 5)
+    write_page(tmp_path / "affNIST/training_and_validation_batches", 1, 12)
+    write_page(tmp_path / "affNIST/test_batches", 1, 5)
     return tmp_path
 
 
@@ -147,11 +143,6 @@ def test_official_files_are_preferred(root):
     expected = torch.from_numpy(column.reshape(1, 40, 40)).float() / 255
     torch.testing.assert_close(splits.train.x[3], expected)
     assert splits.train.y.tolist() == list(range(10))
-
-
-def test_official_versions_are_joined(root):
-    splits = affnist(root, validation=2, versions=2)
-    assert [len(splits.train), len(splits.validation), len(splits.test)] == [20, 4, 10]
 
 
 def test_official_validation_files_are_used(tmp_path):
@@ -169,14 +160,9 @@ def test_without_either_set_the_missing_mnist_is_named(tmp_path):
 
 
 def test_a_missing_page_is_named(root):
-    with pytest.raises(UserError, match=r"affNIST is incomplete: there is no .*3\.mat\. Unpack"):
-        affnist(root, validation=2, versions=3)
-
-
-@pytest.mark.parametrize("versions", [0, 33])
-def test_rejects_a_number_of_versions_that_is_not_there(root, versions):
-    with pytest.raises(UserError, match=f"1 to 32 versions of each digit; {versions} were"):
-        affnist(root, versions=versions)
+    (root / "affNIST/test_batches/1.mat").unlink()
+    with pytest.raises(UserError, match=r"affNIST is incomplete: there is no .*1\.mat\. Unpack"):
+        affnist(root, validation=2)
 
 
 def test_rejects_a_truncated_page(root):

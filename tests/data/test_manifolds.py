@@ -64,7 +64,7 @@ def test_the_validation_size_leaves_the_rest_alone(make):
 
 @pytest.mark.parametrize("make", [swiss_roll, circles])
 def test_rejects_a_negative_number_of_points(make):
-    with pytest.raises(UserError, match="needs training and test points.* -1 for validation"):
+    with pytest.raises(UserError, match="--validation must not be negative; got -1"):
         make(validation=-1)
 
 

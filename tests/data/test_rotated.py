@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from pyro_latents.data import rotated
-from pyro_latents.data.affine import rotate
 from pyro_latents.data.examples import Examples, Splits
-from pyro_latents.data.rotated import Rotated, rotated_splits
+from pyro_latents.data.rotated import rotated_splits
 
 
 def wedges(size: int) -> Examples:
@@ -60,17 +59,3 @@ def test_chunks_make_no_difference(splits, monkeypatch):
     monkeypatch.setattr(rotated, "CHUNK", 7)
     again = rotated_splits(Splits(wedges(200), wedges(0), wedges(50)))
     torch.testing.assert_close(again.train.x, splits.train.x)
-
-
-def test_rotated_batches_turn_the_upright_images(splits):
-    maker, index = Rotated(splits.test), torch.arange(20)
-    (x,) = maker(index, torch.Generator().manual_seed(0))
-    (again,) = maker(index, torch.Generator().manual_seed(0))
-    angle = torch.rand(20, generator=torch.Generator().manual_seed(0)) * math.radians(350)
-    assert torch.equal(x, again)
-    assert torch.equal(x, rotate(wedges(20).x, angle))
-
-
-def test_rotated_batches_turn_plain_images():
-    (x,) = Rotated(wedges(5), max_angle=0.0)(torch.tensor([1, 2]), torch.Generator())
-    torch.testing.assert_close(x, wedges(2).x, atol=1e-5, rtol=0)

@@ -5,6 +5,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pyro_latents.distributions.likelihoods import Bernoulli, GreyBernoulli, Normal
 
 
+@pytest.mark.usefixtures("float64")
 def test_grey_pixels_score_as_cross_entropy():
     logits, x = torch.randn(4, 1, 3, 3), torch.rand(4, 1, 3, 3)
     expected = -binary_cross_entropy_with_logits(logits, x, reduction="none").sum((1, 2, 3))

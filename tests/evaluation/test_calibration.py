@@ -1,11 +1,13 @@
 """Ranks of the truth are uniform under the exact posterior, and under no other guide."""
 
+import numpy as np
 import pyro
 import pytest
 import torch
 from linear_gaussian import LinearGaussian
 from pyro.distributions import Normal
 
+from pyro_latents.checks.arviz_io import is_data_tree
 from pyro_latents.data.batches import Plain
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
@@ -33,6 +35,29 @@ def test_the_exact_posterior_is_calibrated(pca):
 def test_a_wrong_width_is_told(pca, guide):
     found = calibrate(pca.model, getattr(pca, guide), torch.zeros(1000, 5))
     assert found.p_values()["z"] < LEVEL
+
+
+def arviz_rejects(ranks):
+    """Whether the ArviZ that is installed finds that ranks of one coordinate are not uniform."""
+    if is_data_tree():
+        from arviz_stats.base import array_stats
+
+        if not hasattr(array_stats, "uniformity_test"):
+            pytest.skip("ArviZ 1.0 has no test of uniformity; 1.1 has")
+        return array_stats.uniformity_test(ranks)[0] < LEVEL
+    from arviz.stats.ecdf_utils import compute_ecdf, ecdf_confidence_band
+
+    points = np.linspace(0, 1, 101)[1:-1]
+    low, high = ecdf_confidence_band(len(ranks), points, points, prob=1 - LEVEL)
+    found = compute_ecdf(np.sort(ranks), points)
+    return ((found < low) | (found > high)).any()
+
+
+@pytest.mark.parametrize("guide", ["exact_guide", "narrow_guide", "wide_guide"])
+def test_arviz_says_the_same_of_the_ranks(pca, guide):
+    found = calibrate(pca.model, getattr(pca, guide), torch.zeros(1000, 5))
+    by_arviz = any(arviz_rejects(ranks) for ranks in found.ranks["z"].T.numpy())
+    assert by_arviz == (found.p_values()["z"] < LEVEL) == (guide != "exact_guide")
 
 
 def test_what_the_model_makes_of_an_argument_cannot_be_simulated():

@@ -8,11 +8,10 @@ from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 
 from pyro_latents.data.affine import rotate
 from pyro_latents.guides.pose_search import TurnSearch
-from pyro_latents.parameters import local_parameters
-from pyro_latents.recipes.pose_tvae import PoseDTVAESettings, PoseTVAESettings
-from pyro_latents.svi import SVI
+from pyro_latents.programs import SVI, local_parameters
+from pyro_latents.stories.pose_tvae.recipes import PoseDTVAEStory, PoseTVAEStory
 
-KINDS = {"tvae": PoseTVAESettings, "dtvae": PoseDTVAESettings}
+KINDS = {"tvae": PoseTVAEStory, "dtvae": PoseDTVAEStory}
 
 
 def make(kind: str, num_turns: int = 4):
@@ -58,7 +57,7 @@ def test_one_turn_is_the_guide_itself():
     torch.manual_seed(0)
     model, searched = make("dtvae")
     x = torch.rand(3, 1, 28, 28)
-    alone = TurnSearch(searched.guide, model, num_turns=1)
+    alone = TurnSearch(searched.guide, model.pixels, num_turns=1)
     plain = searched.guide.posterior(x)
     for name, q in alone.posterior(x).items():
         torch.testing.assert_close(q.mean, plain[name].mean)
@@ -108,4 +107,4 @@ def test_plain_svi_gives_the_loss_of_local_parameters(kind):
 def test_rejects_no_turn():
     model, guide = make("tvae")
     with pytest.raises(ValueError, match="num_turns >= 1; got 0"):
-        TurnSearch(guide.guide, model, num_turns=0)
+        TurnSearch(guide.guide, model.pixels, num_turns=0)

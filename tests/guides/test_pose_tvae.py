@@ -8,21 +8,27 @@ from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 
 from pyro_latents.distributions.pose_priors import FittedNormal
 from pyro_latents.guides.families import FAMILIES, Flow, MeanField
-from pyro_latents.guides.pose_tvae import Scaled, centre, pose_family
-from pyro_latents.parameters import local_parameters
-from pyro_latents.recipes.pose_tvae import PoseDTVAESettings, PoseTVAESettings
-from pyro_latents.svi import SVI
+from pyro_latents.guides.pose_tvae import Scaled, pose_family
+from pyro_latents.programs import SVI, centre, local_parameters
+from pyro_latents.stories.pose_tvae.recipes import PoseDTVAEStory, PoseTVAEStory
 
-KINDS = {"tvae": PoseTVAESettings, "dtvae": PoseDTVAESettings}
-POSES = [("affine6", "none"), ("tps", "fitted"), ("affine5", "affine5"), ("tps", "full-4")]
+KINDS = {"tvae": PoseTVAEStory, "dtvae": PoseDTVAEStory}
+POSES = [("affine6", "none"), ("tps", "fitted"), ("affine5", "affine5"), ("tps", "full")]
 GUIDES = ["paper", "full-rank", "flow", "delta"]
 
 
 def make(kind: str, guide: str, warp: str = "affine6", prior: str = "fitted"):
-    settings = KINDS[kind](data="digits", z_dim=3, hidden_dim=16, warp=warp, pose_prior=prior)
+    story = KINDS[kind](
+        data="digits",
+        z_dim=3,
+        hidden_dim=16,
+        warp=warp,
+        pose_prior=prior,
+        pose_rank=4 if prior == "full" else 0,
+    )
     torch.manual_seed(0)
-    model = settings.build_model(lambda: None)
-    return model, settings.build_guide(guide, model)
+    model = story.build_model(lambda: None)
+    return model, story.build_guide(guide, model)
 
 
 @pytest.fixture(params=KINDS)
@@ -95,21 +101,33 @@ def test_dtvae_encodes_the_image_with_the_pose_undone():
     upright = guide.upright(turned, u)
     torch.testing.assert_close(upright, model.warp.undo(turned, u))
     expected = guide.z(guide.encoder(upright)).mean
-    torch.testing.assert_close(guide.posterior(turned, u)["z"].mean, expected)
+    found = guide.code_posterior(turned, guide.features(turned), u)
+    torch.testing.assert_close(found.mean, expected)
 
 
 def test_dtvae_undoes_the_pose_through_the_link_of_the_prior():
-    model, guide = make("dtvae", "paper", "tps", "full-4")
+    model, guide = make("dtvae", "paper", "tps", "full")
     x, u = torch.rand(4, 1, 28, 28), torch.randn(4, 4)
     torch.testing.assert_close(guide.upright(x, u), model.warp.undo(x, model.prior.pose(u)))
     assert not any("link" in name for name in guide.state_dict())
+
+
+def test_the_posterior_of_the_code_is_given_the_centre_of_the_pose(kind):
+    _, guide = make(kind, "paper")
+    x = torch.rand(2, 1, 28, 28)
+    q = guide.posterior(x)
+    expected = guide.code_posterior(x, guide.features(x), q["u"].mean)
+    torch.testing.assert_close(q["z"].mean, expected.mean)
 
 
 def test_the_flow_makes_the_code_depend_on_the_pose():
     model, guide = make("tvae", "flow")
     x = torch.rand(1, 1, 28, 28)
     with torch.no_grad():
-        one, two = (guide.posterior(x, torch.full((1, 6), value))["z"] for value in (0.0, 1.0))
+        features = guide.features(x)
+        one, two = (
+            guide.code_posterior(x, features, torch.full((1, 6), value)) for value in (0.0, 1.0)
+        )
         z = torch.zeros(1, 3)
         assert not torch.allclose(one.log_prob(z), two.log_prob(z))
 
@@ -155,7 +173,7 @@ def test_plain_svi_gives_the_loss_of_local_parameters(kind, guide):
     for svi_class in (pyro.infer.SVI, SVI):
         pyro.clear_param_store()
         svi = svi_class(
-            *make(kind, guide, "tps", "full-4"),
+            *make(kind, guide, "tps", "full"),
             pyro.optim.Adam({"lr": 1e-2}),
             TraceMeanField_ELBO(max_plate_nesting=1),
         )

@@ -1,8 +1,9 @@
 import pyro
 import pytest
 import torch
-from pyro.distributions import Normal
+from pyro.distributions import Delta, ImproperUniform, Normal, constraints
 
+from pyro_latents.errors import UserError
 from pyro_latents.losses.likelihood import LikelihoodLoss
 
 
@@ -18,7 +19,7 @@ def pair():
 
     def guide():
         with pyro.plate("data", 4):
-            pyro.sample("z", Normal(x, 1e-40))
+            pyro.sample("z", Delta(x))
 
     return model, guide, x
 
@@ -33,3 +34,21 @@ def test_weighs_the_sites(pair):
     model, guide, _ = pair
     whole = LikelihoodLoss().loss(model, guide)
     assert LikelihoodLoss(weights={"x": 0.1}).loss(model, guide) == pytest.approx(0.1 * whole)
+
+
+def test_a_weight_of_no_site_is_refused(pair):
+    model, guide, _ = pair
+    with pytest.raises(UserError, match="'y', which is no site of the model"):
+        LikelihoodLoss(weights={"y": 0.1}).loss(model, guide)
+
+
+def test_a_prior_may_be_flat(pair):
+    _, guide, x = pair
+
+    def flat():
+        with pyro.plate("data", 4):
+            z = pyro.sample("z", ImproperUniform(constraints.real, (), ()))
+            pyro.sample("x", Normal(z, 0.5), obs=x)
+
+    expected = -Normal(x, 0.5).log_prob(x).sum()
+    assert LikelihoodLoss().loss(flat, guide) == pytest.approx(expected.item())

@@ -209,6 +209,91 @@ def test_weights_multiply_the_densities_of_their_site():
     assert torch.allclose(heavier, -2 * Normal(z, 0.4).log_prob(z).sum())
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"model_weights": {"zz": 3.0}}, "'zz', which is no site of the model: did you mean z"),
+        ({"guide_weights": {"x": 3.0}}, "'x', which is no site of the guide: there are c, z"),
+    ],
+)
+def test_a_weight_of_no_site_is_refused(weights, message):
+    model, guide = auxiliary_pair(torch.randn(4, dtype=F64))
+    with pytest.raises(UserError, match=message):
+        TraceMax_ELBO(max_plate_nesting=1, **weights).loss(model, guide)
+
+
+def joint_model(solver, other=None):
+    """`a` and `b` have one solver, or each its own."""
+
+    def model():
+        with pyro.plate("data", 3):
+            a = pyro.sample("a", Normal(torch.zeros((), dtype=F64), 1.0), infer=solver)
+            b = pyro.sample("b", Normal(a, 2.0), infer=other or solver)
+            pyro.sample("x", Normal(a + b, 0.5), obs=torch.ones(3, dtype=F64))
+
+    return model
+
+
+def test_one_solver_answers_for_several_sites_and_is_asked_once():
+    asked = []
+
+    def both(values):
+        asked.append(dict(values))
+        return {"a": torch.full((3,), 0.3, dtype=F64), "b": torch.full((3,), 0.6, dtype=F64)}
+
+    terms, held = TraceMax_ELBO(max_plate_nesting=1).hold(
+        joint_model({"maximize": both}), no_guide
+    )
+    assert len(asked) == 1
+    apart = joint_model(
+        {"maximize": lambda values: held.model_maxima["a"]},
+        {"maximize": lambda values: held.model_maxima["b"]},
+    )
+    assert torch.equal(held.model_maxima["b"], torch.full((3,), 0.6, dtype=F64))
+    same = TraceMax_ELBO(max_plate_nesting=1).terms(apart, no_guide)
+    assert all(torch.allclose(terms[name], same[name]) for name in terms)
+
+
+def test_a_joint_solver_is_asked_anew_in_each_run():
+    count = iter(range(10))
+
+    def both(values):
+        value = torch.full((3,), float(next(count)), dtype=F64)
+        return {"a": value, "b": value}
+
+    model, loss = joint_model({"maximize": both}), TraceMax_ELBO(max_plate_nesting=1)
+    first, second = (loss.hold(model, no_guide)[1].model_maxima for _ in range(2))
+    assert first["a"][0] == first["b"][0] == 0
+    assert second["a"][0] == second["b"][0] == 1
+
+
+def test_networks_may_answer_for_several_sites():
+    weight = torch.tensor(0.2, dtype=F64, requires_grad=True)
+    learned = {
+        "maximize": lambda values: {"a": weight.expand(3), "b": weight.detach().expand(3)},
+        "maximize_with_gradient": True,
+    }
+    TraceMax_ELBO().differentiable_loss(joint_model(learned), no_guide).backward()
+    # d/da of -a^2 / 2 - (b - a)^2 / 8 - 2 (1 - a - b)^2 at a = b = w.
+    assert weight.grad.item() == pytest.approx(-3 * (-0.2 + 4 * (1 - 0.4)))
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (("a",), r"the maximiser of site 'b' answers for \['a'\] and not for it"),
+        (("a", "b", "bb"), "a maximiser answers for 'bb', which is no site that names it"),
+        (("a", "b", "x"), "a maximiser answers for 'x', which is no site that names it"),
+    ],
+)
+def test_a_joint_solver_answers_for_the_sites_that_name_it(answers, message):
+    def solver(values):
+        return {name: torch.zeros(3, dtype=F64) for name in answers}
+
+    with pytest.raises(UserError, match=message):
+        TraceMax_ELBO().loss(joint_model({"maximize": solver}), no_guide)
+
+
 def test_terms_at_held_values_see_new_parameters_only():
     model, guide = auxiliary_pair(torch.randn(4, dtype=F64))
     elbo = TraceMax_ELBO(max_plate_nesting=1)

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_latents import zoo
 from pyro_latents.data.batches import Batches
 from pyro_latents.evaluation.evidence import log_evidence
 from pyro_latents.guides.hyperspherical import VonMisesFisherFamily
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 
 NAMES = ["vae", "hyperspherical-vae", "vamp-vae"]
 
@@ -42,10 +43,8 @@ def test_the_vamp_prior_is_the_mean_of_the_posteriors_of_its_pseudo_inputs():
     recipe = zoo.recipe("vamp-vae-circles", pseudo_inputs=4)
     z = torch.randn(3, 2)
     with local_parameters(recipe.model, recipe.guide):
-        parts = recipe.guide.posterior(recipe.model.pseudo_inputs)["z"]
+        parts = recipe.guide.posterior(recipe.model.prior.pseudo_inputs)["z"]
         expected = parts.log_prob(z[:, None]).logsumexp(1) - torch.tensor(4.0).log()
-        from pyro import poutine
-
         model = poutine.condition(recipe.model, {"z": z})
         trace = poutine.trace(model).get_trace(recipe.splits.test.x[:3])
         trace.compute_log_prob()

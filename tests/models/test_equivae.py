@@ -5,18 +5,27 @@ from pyro.infer import Predictive
 from torch import nn
 
 from pyro_latents.distributions.likelihoods import Normal
-from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE
-from pyro_latents.nets.feige import joined
+from pyro_latents.models.equivae import (
+    Codes,
+    EquiVAE,
+    SemiSupervisedEquiVAE,
+    SetEncoder,
+    joined,
+)
 from pyro_latents.nets.mlp import DenseDecoder
-from pyro_latents.nets.sets import SetEncoder
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE, CLASSES, R, V = (1, 4, 4), 3, 3, 2
 
 
+def set_encoder(*layers: nn.Module) -> SetEncoder:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, R), nn.Tanh(), *layers)
+    return SetEncoder(network, R, num_classes=CLASSES)
+
+
 def make(kind=EquiVAE, **options) -> EquiVAE:
     torch.manual_seed(0)
-    sets = SetEncoder(nn.Sequential(nn.Flatten(), nn.Linear(16, R), nn.Tanh()), r_dim=R)
+    sets = set_encoder()
     decoder = DenseDecoder(R + V, SHAPE, (8,))
     weights = torch.tensor([5.0, 3.0, 2.0])
     return kind(sets, decoder, v_dim=V, class_weights=weights, **options)
@@ -26,6 +35,28 @@ def scored(model: EquiVAE, *args, **values: torch.Tensor):
     trace = poutine.trace(poutine.condition(model, values)).get_trace(*args)
     trace.compute_log_prob()
     return trace.nodes
+
+
+def test_the_code_of_a_set_is_the_mean_of_its_members_codes():
+    encoder, sets = set_encoder(), torch.rand(5, 4, *SHAPE)
+    expected = torch.stack([encoder.network(members).mean(0) for members in sets])
+    torch.testing.assert_close(encoder(sets), expected)
+
+
+def test_the_order_of_the_members_does_not_matter():
+    encoder, sets = set_encoder(), torch.rand(5, 4, *SHAPE)
+    torch.testing.assert_close(encoder(sets), encoder(sets[:, torch.randperm(4)]))
+
+
+def test_a_set_of_one_is_a_point():
+    encoder, x = set_encoder(), torch.rand(5, *SHAPE)
+    torch.testing.assert_close(encoder(x[:, None]), encoder.embed(x))
+
+
+def test_codes_are_taken_for_their_sets():
+    encoder, r = set_encoder(), torch.randn(5, R)
+    assert encoder(Codes(r)) is r
+    assert encoder() is encoder.class_means
 
 
 def test_r_is_a_deterministic_site_and_the_mean_over_the_set():
@@ -98,31 +129,69 @@ def test_draws_of_given_classes():
     assert model(y=y).shape == (3, *SHAPE)
 
 
-def test_both_kinds_of_points_have_sites_of_their_own():
-    model = make(SemiSupervisedEquiVAE, labelled_weight=0.5)
+def mixed():
     x, labelled, y = torch.rand(4, *SHAPE), torch.rand(2, *SHAPE), torch.tensor([0, 2])
-    sets, class_sets = torch.rand(2, 5, *SHAPE), torch.rand(CLASSES, 5, *SHAPE)
-    nodes = scored(model, x, class_sets, labelled, y, sets)
+    return x, torch.rand(CLASSES, 5, *SHAPE), labelled, y, torch.rand(2, 5, *SHAPE)
+
+
+def test_both_kinds_of_points_have_sites_of_their_own():
+    model, args = make(SemiSupervisedEquiVAE), mixed()
+    nodes = scored(model, *args)
     for name in ("y", "r", "v", "x"):
         assert nodes[name]["value"].shape[0] == 4
         assert nodes[f"{name}_labelled"]["value"].shape[0] == 2
-        assert nodes[f"{name}_labelled"]["scale"] == 0.5
-    assert torch.equal(nodes["y_labelled"]["value"], y)
+    assert torch.equal(nodes["y_labelled"]["value"], args[3])
     assert nodes["y_labelled"]["is_observed"]
     assert not nodes["y"]["is_observed"]
 
 
-def test_a_weight_of_zero_leaves_the_unlabelled_points_out():
-    model = make(SemiSupervisedEquiVAE)
-    model.unlabelled_weight = 0.0
-    sets, class_sets = torch.rand(2, 5, *SHAPE), torch.rand(CLASSES, 5, *SHAPE)
-    labelled = torch.rand(2, *SHAPE), torch.tensor([0, 2]), sets
-    assert "x" not in scored(model, torch.rand(4, *SHAPE), class_sets, *labelled)
-    assert model(size=4).shape == (4, *SHAPE)
+def test_the_labelled_part_has_the_sites_of_labelled_points():
+    model, args = make(SemiSupervisedEquiVAE), mixed()
+    v = torch.randn(2, V)
+    whole = scored(model, *args, v_labelled=v)
+    part = scored(model.labelled, *args, v_labelled=v)
+    assert "x" not in part
+    for name in ("y_labelled", "v_labelled", "x_labelled"):
+        assert torch.equal(part[name]["log_prob"], whole[name]["log_prob"])
+
+
+@pytest.mark.parametrize("kind", [EquiVAE, SemiSupervisedEquiVAE])
+def test_an_encoded_batch_is_the_same_to_the_model(kind):
+    model = make(kind)
+    x, class_sets, labelled, y, sets = mixed()
+    batch = (labelled, y, sets) if kind is EquiVAE else (x, class_sets, labelled, y, sets)
+    encoded = model.encoded(*batch)
+    assert [i for i, given in enumerate(encoded) if isinstance(given, Codes)] == [*kind.sets_at]
+    drawn = poutine.trace(model).get_trace(*batch)
+    again = poutine.trace(poutine.replay(model, drawn)).get_trace(*encoded)
+    torch.testing.assert_close(again.log_prob_sum(), drawn.log_prob_sum())
+
+
+def test_a_batch_without_sets_has_none_to_encode():
+    x = torch.rand(4, *SHAPE)
+    assert make(SemiSupervisedEquiVAE).encoded(x, None) == (x, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_other_number_formats(dtype):
+    model = make().to(dtype)
+    x, y = torch.rand(900, *SHAPE), torch.arange(900) % CLASSES
+    model.refresh_class_means(x, y)
+    assert model.class_means.dtype == dtype
+    expected = torch.stack([model.embed(x)[y == c].double().mean(0) for c in range(CLASSES)])
+    torch.testing.assert_close(model.class_means.double(), expected, atol=2e-3, rtol=0)
+    torch.set_default_dtype(dtype)
+    nodes = scored(model, x[:4].to(dtype), None)
+    assert all(nodes[name]["log_prob"].dtype == dtype for name in ("y", "v", "x"))
+    assert len(Predictive(model, num_samples=2)(size=3)["x"]) == 2
 
 
 ERRORS = {
     "labels": ((torch.zeros(3, dtype=torch.long), None), "one y for each of the 4 x; got 3"),
+    "codes": (
+        (torch.zeros(4, dtype=torch.long), Codes(torch.zeros(3, R))),
+        "expects 4 sets, one for each y; got 3",
+    ),
     "sets": (
         (torch.zeros(4, dtype=torch.long), torch.zeros(3, 1, *SHAPE)),
         "expects 4 sets, one for each y; got 3",

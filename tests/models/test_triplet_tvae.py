@@ -10,12 +10,12 @@ from pyro_latents.distributions.flow import FlowDistribution
 from pyro_latents.evaluation.evidence import log_evidence
 from pyro_latents.guides.families import Flow, MeanField, PointMass
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
-from pyro_latents.latent_transformations import Additive, Matrix
 from pyro_latents.losses import TraceMMD_ELBO
+from pyro_latents.models.latent_transformations import Additive, Matrix
 from pyro_latents.models.triplet_tvae import SeveralViewsTVAE, TripletTVAE
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 
 Z, SHAPE = 3, (1, 4, 4)
 
@@ -82,7 +82,7 @@ def test_the_guide_has_the_sites_and_shapes_of_the_model(pair, particles):
 def test_every_parameter_gets_a_gradient(pair, particles):
     model, guide = build(**PAIRS[pair])
     loss = TraceMMD_ELBO(
-        weights(model), prior_of={"z0": "z"}, num_particles=particles, vectorize_particles=True
+        weights(model), copies={"z0": "z"}, num_particles=particles, vectorize_particles=True
     )
     with local_parameters(model, guide):
         loss(model, guide)(*batch(model)).backward()
@@ -95,7 +95,7 @@ def test_every_parameter_gets_a_gradient(pair, particles):
 @EVERY_PAIR
 def test_the_loss_falls(pair):
     model, guide = build(**PAIRS[pair])
-    loss = TraceMMD_ELBO(weights(model), prior_of={"z0": "z"})
+    loss = TraceMMD_ELBO(weights(model), copies={"z0": "z"})
     data = tuple((image > 0.5).float().expand(20, *SHAPE) for image in batch(model, 1))
     optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-2)
     losses = []
@@ -136,27 +136,12 @@ def test_a_saved_guide_gives_the_same_loss(pair):
     assert torch.equal(*values)
 
 
-def test_without_transformations_it_is_the_vae():
-    shared, x = decoder(), torch.rand(5, *SHAPE)
-    tvae, vae = TripletTVAE(shared, Z, None), VAE(shared, Z)
-    traces = []
-    for model in (tvae, vae):
-        torch.manual_seed(0)
-        with local_parameters(model):
-            traces.append(poutine.trace(model).get_trace(x))
-    assert list(traces[0].nodes) == list(traces[1].nodes)
-    assert traces[0].log_prob_sum() == traces[1].log_prob_sum()
-
-
-def test_without_transformations_it_trains_as_the_vae():
-    x = torch.rand(5, *SHAPE)
-    _, guide = build()
-    shared, losses = decoder(), []
-    for model in (TripletTVAE(shared, Z, None), VAE(shared, Z)):
-        torch.manual_seed(0)
-        with local_parameters(model, guide):
-            losses.append(TraceMMD_ELBO({})(model, guide.image_guide())(x))
-    assert losses[0] == losses[1]
+def test_the_image_model_is_the_vae_with_the_same_decoder():
+    model, _ = build()
+    image_model = model.image_model()
+    assert type(image_model) is VAE
+    assert image_model.decoder is model.decoder
+    assert image_model.likelihood is model.likelihood
 
 
 def test_one_image_of_a_triplet_has_the_likelihood_of_the_image_model():
@@ -176,14 +161,13 @@ class WideNormal(nn.Module):
         return Normal(loc, 0.5).to_event(1)
 
 
-def test_the_image_model_and_guide_share_the_networks():
+def test_the_image_guide_shares_the_networks():
     model, guide = build()
     image_model, image_guide = model.image_model(), guide.image_guide()
-    assert image_model.decoder is model.decoder
     assert image_guide.encoder is guide.encoder
     x = torch.rand(4, *SHAPE)
     posterior = image_guide.posterior(x)["z"]
-    torch.testing.assert_close(posterior.mean, guide.posterior(x).mean)
+    torch.testing.assert_close(posterior.mean, guide.posterior(x, x, x)["z0"].mean)
     assert log_evidence(image_model, image_guide, x, num_particles=30).log_evidence.shape == (4,)
 
 
@@ -197,18 +181,39 @@ def test_the_two_views_are_moved_in_opposite_directions():
     torch.testing.assert_close(z2, z - T)
 
 
-def test_the_indirect_term_is_the_likelihood_of_the_image_under_z():
-    model, guide = build()
+def test_the_model_is_equation_1():
+    model, _ = build()
+    with local_parameters(model):
+        trace = poutine.trace(model).get_trace(*batch(model))
+    sites = poutine.util.prune_subsample_sites(trace)
+    assert sites.observation_nodes == ["x", "x1", "x2"]
+    assert sites.stochastic_nodes == ["z", "T", "z0", "z1", "z2"]
+
+
+@EVERY_PAIR
+def test_the_indirect_terms_are_likelihoods_at_z_and_at_the_moved_code(pair):
+    model, guide = build(**PAIRS[pair])
     data = batch(model)
-    loss = TraceMMD_ELBO(weights(model), prior_of={"z0": "z"})
+    views = [f"z{i}" for i in range(1, model.num_views + 1)]
+    loss = TraceMMD_ELBO(weights(model), copies={"z0": "z"}, indirect=views, max_plate_nesting=1)
     with local_parameters(model, guide):
-        guide_trace = poutine.trace(guide).get_trace(*data)
-        replayed = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*data)
-        expected = model.render(guide_trace.nodes["z"]["value"]).log_prob(data[0])
+        torch.manual_seed(1)
+        drawn = poutine.trace(guide).get_trace(*data).nodes
+        torch.manual_seed(1)
         terms = loss.terms(model, guide, *data)
-    torch.testing.assert_close(replayed.nodes["x_indirect"]["fn"].log_prob(data[0]), expected)
-    assert set(terms) == {
-        *("x", "x1", "x2", "x_indirect", "kl_z0", "mmd_z", "mmd_z1", "mmd_z2", "mmd_T")
+        z = drawn["z"]["value"]
+        if type(model) is TripletTVAE:
+            T = drawn["T"]["value"]
+            transformations = [T, model.transformation.inverse(T)]
+        else:
+            transformations = [drawn[f"T{i}"]["value"] for i in range(1, model.num_views + 1)]
+        codes = [z, *(model.transformation(z, T) for T in transformations)]
+        for name, code, image in zip(("x", "x1", "x2", "x3"), codes, data, strict=False):
+            expected = -model.render(code).log_prob(image).sum()
+            torch.testing.assert_close(terms[f"{name}_indirect"], expected)
+    assert {name for name in terms if name.startswith(("mmd", "kl"))} == {
+        "kl_z0",
+        *(f"mmd_{name}" for name in weights(model)),
     }
 
 
@@ -216,32 +221,26 @@ def test_the_kl_of_z0_is_that_of_the_vae():
     model, guide = build()
     data = batch(model)
     with local_parameters(model, guide):
-        terms = TraceMMD_ELBO(weights(model), prior_of={"z0": "z"}).terms(model, guide, *data)
+        terms = TraceMMD_ELBO(weights(model), copies={"z0": "z"}).terms(model, guide, *data)
         vae = TraceMMD_ELBO({}).terms(model.image_model(), guide.image_guide(), data[0])
     torch.testing.assert_close(terms["kl_z0"], vae["kl_z"])
 
 
-def test_a_view_can_be_rendered_from_the_moved_code_too():
-    model, guide = build()
-    model.indirect_views = True
+@EVERY_PAIR
+def test_the_posterior_is_that_of_the_draws(pair):
+    model, guide = build(**PAIRS[pair])
     data = batch(model)
+    found = guide.posterior(*data)
     with local_parameters(model, guide):
-        guide_trace = poutine.trace(guide).get_trace(*data)
-        trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*data)
-    z, T = (guide_trace.nodes[name]["value"] for name in ("z", "T"))
-    for name, code, view in (("x1", z + T, data[1]), ("x2", z - T, data[2])):
-        site = trace.nodes[f"{name}_indirect"]
-        torch.testing.assert_close(
-            site["fn"].log_prob(view), model.render(code).log_prob(site["value"])
-        )
-        torch.testing.assert_close(site["value"], view)
-
-
-def test_without_the_indirect_term_the_model_is_equation_1():
-    model = TripletTVAE(decoder(), Z, Additive(Z), indirect=False)
-    with local_parameters(model):
-        trace = poutine.trace(model).get_trace(*batch(model))
-    assert "x_indirect" not in trace.nodes
+        trace = poutine.trace(guide).get_trace(*data)
+    assert list(found) == [name for name in trace.nodes if name in latents(trace)]
+    # The views depend on nothing that is drawn, and all else on their codes.
+    for name in ("z0", "z1"):
+        torch.testing.assert_close(found[name].mean, trace.nodes[name]["fn"].mean)
+    centres = [found[f"z{i}"].mean for i in range(1, model.num_views + 1)]
+    if pair == "paper":
+        expected = guide.transformation_posterior(*centres).mean
+        torch.testing.assert_close(found["T"].mean, expected)
 
 
 def test_every_site_has_a_density_for_an_ordinary_elbo():

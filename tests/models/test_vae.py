@@ -1,10 +1,12 @@
 import torch
+from pyro.distributions import Categorical, MixtureSameFamily
+from pyro.distributions import Normal as NormalDensity
 from pyro.infer import Predictive
 
 from pyro_latents.distributions.likelihoods import Normal
-from pyro_latents.models.vae import VAE
+from pyro_latents.models.vae import VAE, CodePrior
 from pyro_latents.nets.mlp import DenseDecoder
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 
 
 def test_prior_predictive_draws_need_no_observation():
@@ -20,3 +22,15 @@ def test_the_likelihood_can_be_chosen():
     model = VAE(DenseDecoder(2, (5,), [8]), z_dim=2, likelihood=Normal(0.1, event_dims=1))
     with local_parameters(model):
         assert model(torch.randn(3, 5)).shape == (3, 5)
+
+
+def test_the_prior_can_be_chosen():
+    class Mixture(CodePrior):
+        def forward(self):
+            parts = NormalDensity(torch.zeros(3, 2), 1.0).to_event(1)
+            return MixtureSameFamily(Categorical(torch.ones(3)), parts)
+
+    model = VAE(DenseDecoder(2, (5,), [8]), z_dim=2, likelihood=Normal(0.1, 1), prior=Mixture())
+    with local_parameters(model):
+        assert model(torch.randn(3, 5)).shape == (3, 5)
+        assert Predictive(model, num_samples=4, parallel=True)(size=7)["z"].shape == (4, 7, 2)

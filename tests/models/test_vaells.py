@@ -8,11 +8,11 @@ from torch import nn
 
 from pyro_latents.distributions.likelihoods import Normal
 from pyro_latents.errors import UserError
-from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
+from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide, WarmUpGuide
 from pyro_latents.losses.likelihood import LikelihoodLoss
 from pyro_latents.losses.maximum import TraceMax_ELBO
 from pyro_latents.models.vaells import VAELLS
-from pyro_latents.parameters import local_parameters
+from pyro_latents.programs import local_parameters
 from pyro_latents.transport import TransportOperators, infer_coefficients, transport
 
 X_DIM, Z_DIM = 5, 2
@@ -59,24 +59,24 @@ def terms_by_hand(model, guide, x, y, z, closest):
     psi, scale = model.operators.psi, model.operators.scale
     total_prior, total_posterior = 0.0, 0.0
 
-    def log_density(start, end, weight):
-        c, objective = infer_coefficients(psi, start[None], end[None], weight)
+    def log_density(program, start, end):
+        c, objective = infer_coefficients(psi, start[None], end[None], program.inference_weight)
         loc = transport(psi, c[0], start)
-        log_z = PyroNormal(loc, model.noise_scale).log_prob(end).sum()
-        rate = torch.tensor(model.coefficient_rate)
+        log_z = PyroNormal(loc, program.noise_scale).log_prob(end).sum()
+        rate = torch.tensor(program.coefficient_rate)
         return objective, log_z + ((rate / 2).log() - rate * c[0].abs()).sum()
 
     for i in range(len(x)):
         anchors = model.anchors.flatten(0, 1) if y is None else model.anchors[y[i]]
         starts = model.encoder(anchors) / scale
-        found = [log_density(a, z[i], model.inference_weight) for a in starts]
+        found = [log_density(model, a, z[i]) for a in starts]
         densities = torch.stack([d for _, d in found]) - torch.tensor(len(starts) * 1.0).log()
         if closest:
             total_prior += densities[torch.cat([o for o, _ in found]).argmin()]
         else:
             total_prior += densities.logsumexp(0)
         start = model.encoder(x[i]) / scale
-        total_posterior += log_density(start, z[i], guide.inference_weight)[1]
+        total_posterior += log_density(guide, start, z[i])[1]
     return -total_prior, total_posterior
 
 
@@ -88,10 +88,10 @@ def test_the_objective_is_that_of_appendix_a(closest, with_classes):
         num_classes=2,
         closest_anchor=closest,
         noise_scale=0.5,
-        frobenius=0.0,
+        coefficient_rate=0.3,
         latent_scale=2.0,
     )
-    guide = TransportGuide(model)
+    guide = TransportGuide(model, coefficient_rate=0.8, noise_scale=0.4)
     x = torch.randn(4, X_DIM)
     y = torch.tensor([0, 1, 1, 0]) if with_classes else None
     terms, held = TraceMax_ELBO(max_plate_nesting=1).hold(model, guide, x, y)
@@ -123,7 +123,7 @@ def test_particles_may_be_vectorised(closest, vectorized):
     assert bool(torch.isfinite(ratio).all())
 
 
-@pytest.mark.parametrize("kind", [TransportGuide, lambda m: AmortisedTransportGuide(m, Z_DIM)])
+@pytest.mark.parametrize("kind", [TransportGuide, AmortisedTransportGuide])
 def test_every_parameter_gets_a_gradient(kind):
     model = build()
     guide = kind(model)
@@ -137,7 +137,7 @@ def test_the_network_learns_what_the_descent_finds():
     model = build(num_operators=1, noise_scale=0.01)
     # Points grow and shrink: just one coefficient leads from a point to another.
     model.operators.psi.data = 0.5 * torch.eye(Z_DIM)[None]
-    guide = AmortisedTransportGuide(model, Z_DIM)
+    guide = AmortisedTransportGuide(model)
     module = TraceMax_ELBO(max_plate_nesting=1)(model, guide)
     optimizer = torch.optim.Adam(guide.network.parameters(), lr=1e-2)
     start = model.encoder(torch.randn(64, X_DIM)).detach()
@@ -159,7 +159,7 @@ def test_a_bound_with_a_network_is_not_above_the_one_with_the_search():
     torch.manual_seed(0)
     model = build(num_operators=1, noise_scale=0.01)
     x, values = torch.randn(16, X_DIM), []
-    for guide in (TransportGuide(model), AmortisedTransportGuide(model, Z_DIM)):
+    for guide in (TransportGuide(model), AmortisedTransportGuide(model)):
         pyro.set_rng_seed(1)
         loss = TraceMax_ELBO(max_plate_nesting=1, num_particles=20, vectorize_particles=True)
         values.append(loss.loss(model, guide, x))
@@ -183,49 +183,58 @@ def test_the_loss_falls_in_training():
     assert sum(losses[-10:]) < sum(losses[:10])
 
 
-def test_the_prior_of_the_operators_counts_in_training_only():
-    model = build(frobenius=2.0)
-    guide = TransportGuide(model)
-    x = torch.randn(5, X_DIM)
-    loss = TraceMax_ELBO(max_plate_nesting=1)
-    terms, held = loss.hold(model, guide, x)
-    model.eval()
-    without = loss.terms_at(held, model, guide, x)
-    penalty = 5 * model.operators.psi.square().sum()
-    assert torch.allclose(terms["prior"] - without["prior"], penalty, rtol=1e-4)
-
-
 def test_the_warm_up_draws_without_noise_and_near_the_encoding():
     model = build()
-    guide = TransportGuide(model)
-    guide.warm_up = True
     x = torch.randn(200, X_DIM)
-    trace = poutine.trace(guide).get_trace(x)
+    trace = poutine.trace(WarmUpGuide(model)).get_trace(x)
     c = trace.nodes["c"]["value"]
     assert c.abs().mean() == pytest.approx(0.01, rel=0.2)
     expected = transport(model.operators.psi, c, model.encoder(x))
     assert torch.equal(trace.nodes["z"]["value"], expected)
-    assert torch.isfinite(LikelihoodLoss().differentiable_loss(model, guide, x))
-    guide.eval()
-    coded = poutine.trace(guide).get_trace(x).nodes
-    assert coded["c"]["value"].abs().mean() == pytest.approx(1.0, rel=0.2)
-    assert not torch.equal(
-        coded["z"]["value"], model.operators(coded["c"]["value"], model.encoder(x))
-    )
 
 
-def test_the_warm_up_encodes_no_anchors_and_has_the_same_loss():
-    model, x = build(), torch.randn(8, X_DIM)
-    guide, loss = TransportGuide(model), LikelihoodLoss()
-    guide.warm_up = True
+def test_the_warm_up_encodes_no_anchors_and_has_the_likelihood_of_the_model():
+    model, x = build(latent_scale=2.0), torch.randn(8, X_DIM)
+    guide, loss = WarmUpGuide(model), LikelihoodLoss()
     seen, losses = [], []
     model.encoder.register_forward_hook(lambda layer, given, out: seen.append(out.shape[0]))
-    for warm_up in (False, True):
-        model.warm_up = warm_up
+    for program in (model, model.reconstruct):
         pyro.set_rng_seed(0)
-        losses.append(loss.differentiable_loss(model, guide, x).item())
-    assert losses[0] == pytest.approx(losses[1])
+        losses.append(loss.differentiable_loss(program, guide, x).item())
+    assert losses[0] == losses[1]
     assert seen == [8, 1, 8]
+
+
+def test_the_closest_anchor_and_its_coefficients_come_from_one_search(monkeypatch):
+    model, x = build(num_operators=1), torch.randn(4, X_DIM)
+    calls = []
+    search = TransportOperators.infer
+
+    def infer(self, start, end, weight):
+        calls.append(tuple(start.shape))
+        return search(self, start, end, weight)
+
+    monkeypatch.setattr(TransportOperators, "infer", infer)
+    loss, guide = TraceMax_ELBO(max_plate_nesting=1), TransportGuide(model)
+    held = loss.hold(model, guide, x)[1]
+    assert calls == [(4, Z_DIM), (4, 3, Z_DIM)]
+    starts, z = model.starts(), held.values["z"]
+    start = starts[held.model_maxima["k"]]
+    reached = model.operators(held.model_maxima["c"], start)
+    every = torch.stack([search(model.operators, a.expand_as(z), z, 1e-6)[1] for a in starts])
+    assert torch.equal(held.model_maxima["k"], every.argmin(0))
+    assert ((reached - z).square().sum(1) / 2 <= every.amin(0) + 1e-6).all()
+
+
+def test_programs_do_not_change_with_the_mode():
+    model, x = build(), torch.randn(4, X_DIM)
+    for guide in (TransportGuide(model), AmortisedTransportGuide(model)):
+        losses = []
+        for mode in (True, False):
+            pyro.set_rng_seed(0)
+            loss = TraceMax_ELBO(max_plate_nesting=1)
+            losses.append(loss.loss(model.train(mode), guide.train(mode), x))
+        assert losses[0] == losses[1]
 
 
 def test_the_posterior_of_the_code_is_at_its_encoding():

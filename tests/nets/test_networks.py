@@ -6,24 +6,32 @@ from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.nets.leading import over_leading
 from pyro_latents.nets.mlp import MLP, DenseDecoder, DenseEncoder
 
+pytestmark = pytest.mark.usefixtures("float64")
 NETWORKS = {
-    "conv encoder": (ConvEncoder(), (1, 28, 28), (128,)),
-    "conv decoder": (ConvDecoder(10), (10,), (1, 28, 28)),
-    "dense encoder": (DenseEncoder((1, 8, 8)), (1, 8, 8), (256,)),
-    "dense decoder": (DenseDecoder(3, (2, 8, 8)), (3,), (2, 8, 8)),
-    "mlp": (MLP(4, [8, 8], 2), (4,), (2,)),
+    "conv encoder": (ConvEncoder, (1, 28, 28), (128,)),
+    "conv decoder": (lambda: ConvDecoder(10), (10,), (1, 28, 28)),
+    "dense encoder": (lambda: DenseEncoder((1, 8, 8)), (1, 8, 8), (256,)),
+    "dense decoder": (lambda: DenseDecoder(3, (2, 8, 8)), (3,), (2, 8, 8)),
+    "mlp": (lambda: MLP(4, [8, 8], 2), (4,), (2,)),
 }
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (2, 5), (3, 2, 5)], ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_leading_dimensions_are_accepted(name, leading):
-    network, event_in, event_out = NETWORKS[name]
-    x = torch.randn(*leading, *event_in)
+    build, event_in, event_out = NETWORKS[name]
+    network, x = build(), torch.randn(*leading, *event_in)
     out = network(x)
     assert out.shape == (*leading, *event_out)
     flat = network(x.reshape(-1, *event_in)).reshape(out.shape)
     torch.testing.assert_close(out, flat)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shapes_are_known_without_numbers(name):
+    build, event_in, event_out = NETWORKS[name]
+    with torch.device("meta"):
+        assert build()(torch.empty(3, 7, *event_in)).shape == (3, 7, *event_out)
 
 
 def test_over_leading_sees_one_batch_dimension():
@@ -41,7 +49,7 @@ def test_a_linear_start_is_the_given_map(hidden):
     network, weight = MLP(4, hidden, 3), torch.randn(3, 4)
     network.start_linear(weight)
     x = torch.randn(10, 4)
-    assert torch.allclose(network(x), x @ weight.T, atol=1e-5)
+    torch.testing.assert_close(network(x), x @ weight.T)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from torch import nn
 
 from pyro_latents.nets.transposed import TransposedConv
 
+pytestmark = pytest.mark.usefixtures("float64")
 LAYERS = [
     # in_channels, out_channels, size, options
     (6, 5, 1, {}),
@@ -23,16 +24,16 @@ LAYERS = [
 @pytest.mark.parametrize(("channels", "out", "size", "options"), LAYERS)
 def test_it_is_pytorchs_transposed_convolution(channels, out, size, options, layout):
     torch.manual_seed(0)
-    ours = TransposedConv(channels, out, 4, **options).double()
-    theirs = nn.ConvTranspose2d(channels, out, 4, **options).double()
+    ours = TransposedConv(channels, out, 4, **options)
+    theirs = nn.ConvTranspose2d(channels, out, 4, **options)
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(3, channels, size, size, dtype=torch.double)
+    x = torch.randn(3, channels, size, size)
     found = []
     for layer in (ours, theirs):
         layer.to(memory_format=layout)
         leaf = x.contiguous(memory_format=layout).requires_grad_()
         y = layer(leaf)
-        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.double).view(y.shape)
+        weights = torch.linspace(-1, 1, y.numel()).view(y.shape)
         gradients = torch.autograd.grad((y * weights).sum(), [leaf, *layer.parameters()])
         found.append([y, *gradients])
     for mine, expected in zip(*found, strict=True):

@@ -5,29 +5,21 @@ import torch
 
 from pyro_latents.reproduce import connor, connor_images
 from pyro_latents.reproduce.connor_pictures import bars, orbit
-from pyro_latents.reproduce.experiment import Context, experiments, reproduce
+from pyro_latents.reproduce.experiment import Budget
+from pyro_latents.reproduce.tables import experiments, reproduce
 
 NAMES = ("swiss-roll", "circles", "rotated-mnist", "mnist-table", "mnist-paths")
-
-
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    """A few steps on a few points."""
-    monkeypatch.setattr(connor, "QUICK_STEPS", 2)
-    monkeypatch.setattr(connor, "DRAWS", 20)
-    quick = {"limit_train": 200, "steps": 2, "warm_up": 1}
-    monkeypatch.setattr(connor_images, "QUICK", quick)
-    monkeypatch.setitem(connor_images.TESTED, "quick", 3)
-    monkeypatch.setattr(connor_images, "PARTICLES", 2)
-    monkeypatch.setattr(connor_images, "TURNED", 10)
-    monkeypatch.setattr(connor_images, "CLASSIFIER_STEPS", 2)
-    monkeypatch.setattr(connor_images, "ORBIT_STEPS", 9)
-
-
-def run(name, tmp_path, **options):
-    context = Context(**{"budget": "quick", "out": tmp_path, **options})
-    reproduce(name, context)
-    return json.loads((tmp_path / f"{name}.json").read_text())
+# A few steps on a few points.
+MANIFOLD = Budget(name="tiny", steps=2)
+IMAGES = Budget(
+    name="tiny",
+    images=200,
+    steps=2,
+    numbers={"warm_up": 1, "validation": 0},
+    test_images=3,
+    particles=2,
+    own={"pairs": [(4, 8), (2, 8)], "turned": 10, "classifier_steps": 2},
+)
 
 
 def test_every_experiment_is_there():
@@ -35,20 +27,28 @@ def test_every_experiment_is_there():
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
+    ("name", "budget", "data"),
     [
-        ("connor-circles", None),
-        ("connor-mnist-table", "digits"),
-        ("connor-mnist-paths", "digits"),
-        ("connor-rotated-mnist", "rotated-digits"),
+        ("connor-circles", MANIFOLD, None),
+        ("connor-mnist-table", IMAGES, "digits"),
+        ("connor-mnist-paths", IMAGES, "digits"),
+        ("connor-rotated-mnist", IMAGES, "rotated-digits"),
     ],
 )
-def test_each_writes_its_numbers_and_pictures(name, data, tmp_path):
-    written = run(name, tmp_path, data=data)
+def test_each_writes_its_numbers_and_pictures(name, budget, data, tmp_path):
+    reproduce(name, out=tmp_path, budget=budget, data=data)
+    written = json.loads((tmp_path / f"{name}.json").read_text())
     assert written["rows"]
+    assert written["budget"] == "tiny"
     assert all(len(row) == len(written["columns"]) for row in written["rows"])
     for path in written["figures"]:
         assert (tmp_path / path.split("/")[-1]).stat().st_size > 1000
+
+
+def test_the_papers_budget_is_that_of_the_recipes():
+    for budgets in (connor.BUDGETS, connor_images.BUDGETS):
+        paper = budgets[-1]
+        assert (paper.name, paper.steps, paper.images, paper.numbers) == ("paper", None, None, {})
 
 
 def test_bars_fill_their_panel():

@@ -1,35 +1,27 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
-from pyro_latents.recipes.triplet_tvae import image_codes
-from pyro_latents.reproduce import giannone, giannone_figures, giannone_models
-from pyro_latents.reproduce.experiment import Context, experiments, reproduce
-from pyro_latents.reproduce.giannone_models import Spec, build, on_frame
+from pyro_latents.reproduce import giannone_figures, giannone_transfer
+from pyro_latents.reproduce.experiment import Context
+from pyro_latents.reproduce.giannone import BUDGETS, job_of
+from pyro_latents.reproduce.giannone_transfer import Probe, on_frame
+from pyro_latents.reproduce.tables import experiments, reproduce
+from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
+QUICK, HOURS, PAPER = BUDGETS
+TINY = replace(
+    QUICK, images=40, steps=1, test_images=8, particles=3, own={"labelled": 60, "tested": 20}
+)
 NAMES = ("table1", "transfer", "ablation", "figure2", "figure3", "figure4", "likelihood")
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    """A few steps on a few images, in this process."""
-    monkeypatch.setattr(giannone_models, "QUICK_IMAGES", 40)
-    monkeypatch.setitem(giannone_models.DURATION, "quick", {"steps": 1})
-    monkeypatch.setattr(giannone_models, "PROBE", {"quick": (60, 20)})
-    monkeypatch.setattr(
-        giannone_models, "in_processes", lambda f, jobs, description: [f(job) for job in jobs]
-    )
-    monkeypatch.setattr(giannone, "PARTICLES", 3)
-    monkeypatch.setattr(giannone, "WEIGHTS", (0.05,))
-    monkeypatch.setattr(giannone, "IMAGES", {"quick": 8})
-    monkeypatch.setattr(giannone_figures, "TRIPLETS", 12)
-
-
-def context(tmp_path, **options):
-    return Context(**{"budget": "quick", "out": tmp_path, "data": "digits", **options})
+def context(tmp_path, budget=TINY, data="digits"):
+    return Context(budget, tmp_path, data, processes=1)
 
 
 def test_every_table_and_figure_is_there():
@@ -38,7 +30,7 @@ def test_every_table_and_figure_is_there():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "table1"])  # as transfer
 def test_each_writes_its_numbers_and_pictures(name, tmp_path):
-    reproduce(f"giannone-{name}", context(tmp_path))
+    reproduce(f"giannone-{name}", out=tmp_path, budget=TINY, data="digits", processes=1)
     written = json.loads((tmp_path / f"giannone-{name}.json").read_text())
     assert written["rows"]
     assert all(len(row) == len(written["columns"]) for row in written["rows"])
@@ -48,10 +40,10 @@ def test_each_writes_its_numbers_and_pictures(name, tmp_path):
 
 
 def test_the_table_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
-    probe = giannone.Probe(50.0, 80.0, 1.0, "made up")
-    monkeypatch.setattr(giannone, "for_all", lambda f, c, specs: [probe] * len(specs))
-    monkeypatch.setattr(giannone, "settings_of", lambda c, spec: {})
-    result = giannone.table1(context(tmp_path, data=None))
+    probe = Probe(50.0, 80.0, 1.0, "made up")
+    monkeypatch.setattr(Context, "apply", lambda self, _, jobs: [probe] * len(jobs))
+    monkeypatch.setattr(giannone_transfer, "settings_of", lambda *_: {})
+    result = giannone_transfer.table1.run(context(tmp_path, data=None))
     assert len(result.rows) == 6
     assert result.rows[-1][:6] == ["TVAE", 100, 90.6, 50.0, 98.1, 80.0]
     assert result.rows[-1][6:10] == [81.2, 50.0, 86.9, 80.0]
@@ -59,15 +51,26 @@ def test_the_table_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
 
 def test_the_paper_budget_is_appendix_b(tmp_path):
     for kind in ("VAE", "VAE+", "TVAE"):
-        s = build(Spec(kind, "mnist", 100), context(tmp_path, budget="paper")).settings
+        job = job_of(context(tmp_path, PAPER), kind, "mnist", 100)
+        s = job.build().story
+        assert job.images is PAPER.steps is None
         assert (s.epochs, s.learning_rate, s.halve_every, s.batch_size) == (200, 1e-4, 50, 100)
         assert (s.z_dim, s.validation) == (100, 0)
 
 
 def test_hours_are_all_images_and_a_shorter_schedule(tmp_path):
-    recipe = build(Spec("TVAE", "mnist", 100), context(tmp_path, budget="hours"))
+    recipe = job_of(context(tmp_path, HOURS), "TVAE", "mnist", 100).build()
     assert recipe.limit_train is None
-    assert recipe.settings.epochs == giannone_models.DURATION["hours"]["epochs"] < 200
+    assert recipe.story.epochs == HOURS.numbers["epochs"] < 200
+
+
+def test_models_of_other_numbers_have_folders_of_their_own(tmp_path):
+    jobs = [
+        job_of(context(tmp_path), "TVAE", "mnist", 10, **numbers)
+        for numbers in ({}, {"mmd_weight": 1.0}, {"mmd_weight": 10.0}, {"indirect_views": True})
+    ]
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert jobs[0].folder == tmp_path / "triplet-tvae-mnist-10"
 
 
 def test_the_middle_of_larger_images_is_kept():
@@ -80,30 +83,25 @@ def test_the_middle_of_larger_images_is_kept():
         on_frame(Examples(torch.zeros(1, 1, 20, 20)))
 
 
-def test_without_labels_it_says_so(tmp_path):
-    with pytest.raises(UserError, match="no labels"):
-        giannone_models.labels_of(Examples(torch.zeros(1, 1, 28, 28)), torch.zeros(1))
-
-
 def test_a_vae_transforms_by_half_the_difference_of_the_views(tmp_path):
-    recipe = build(Spec("VAE", "digits", 4), context(tmp_path))
-    x = recipe.splits.test.x[:3]
+    parts = job_of(context(tmp_path), "VAE", "digits", 4).build().parts
+    x = parts.splits.test.x[:3]
     x1, x2, others = x, x.flip(-1), x.flip(-2)
-    upright, moved, back = giannone_figures.transferred(recipe, x1, x2, others)
-    z1, z2, z = (image_codes(recipe.guide, part) for part in (x1, x2, others))
-    torch.testing.assert_close(upright, giannone_figures.decoded(recipe.model, z))
-    torch.testing.assert_close(moved, giannone_figures.decoded(recipe.model, z + (z1 - z2) / 2))
-    torch.testing.assert_close(back, giannone_figures.decoded(recipe.model, z - (z1 - z2) / 2))
+    upright, moved, back = giannone_figures.transferred(parts, x1, x2, others)
+    z1, z2, z = (image_codes(parts.guide, part) for part in (x1, x2, others))
+    torch.testing.assert_close(upright, giannone_figures.decoded(parts.model, z))
+    torch.testing.assert_close(moved, giannone_figures.decoded(parts.model, z + (z1 - z2) / 2))
+    torch.testing.assert_close(back, giannone_figures.decoded(parts.model, z - (z1 - z2) / 2))
 
 
 def test_a_transformation_moves_there_and_its_inverse_back(tmp_path):
-    recipe = build(Spec("TVAE", "digits", 4), context(tmp_path))
-    x = recipe.splits.test.x[:3]
-    upright, moved, back = giannone_figures.transferred(recipe, x, x.flip(-1), x)
-    z1, z2 = (image_codes(recipe.guide, part) for part in (x, x.flip(-1)))
-    T = recipe.guide.transformation_posterior(z1, z2).mean.detach()
-    torch.testing.assert_close(moved, giannone_figures.decoded(recipe.model, z1 + T))
-    torch.testing.assert_close(back, giannone_figures.decoded(recipe.model, z1 - T))
+    parts = job_of(context(tmp_path), "TVAE", "digits", 4).build().parts
+    x = parts.splits.test.x[:3]
+    upright, moved, back = giannone_figures.transferred(parts, x, x.flip(-1), x)
+    z1, z2 = (image_codes(parts.guide, part) for part in (x, x.flip(-1)))
+    T = parts.guide.transformation_posterior(z1, z2).mean.detach()
+    torch.testing.assert_close(moved, giannone_figures.decoded(parts.model, z1 + T))
+    torch.testing.assert_close(back, giannone_figures.decoded(parts.model, z1 - T))
 
 
 def test_correlation_and_slope():

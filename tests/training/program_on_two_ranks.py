@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 import pyro_latents.files
-import pyro_latents.training.fit
+import pyro_latents.training.checkpoint
 from pyro_latents.cli import main
 from pyro_latents.errors import UserError
-from pyro_latents.training.phases import PhasedModule
-from pyro_latents.training.svi_module import SVIModule
+from pyro_latents.training.loop import Loop
+from pyro_latents.training.step import Objective
 
 OUT = Path(sys.argv[1])
 # Lightning sets it for the second rank only.
@@ -23,8 +23,8 @@ WRITTEN = OUT / f"written-{RANK}.txt"
 WRITTEN.touch()
 
 write = pyro_latents.files.write_atomically
-value_now = PhasedModule._value_now
-try_step = PhasedModule._try
+value_now = Loop._value_now
+try_step = Loop._try
 tried: list[dict] = []
 
 
@@ -40,14 +40,14 @@ def value_that_is_worse_on_one_rank(self, *args):
     return value + 1e6 if RANK == 1 and len(tried) == 1 else value
 
 
-def noted_try(self, phase, trial, optimizer, *args):
-    try_step(self, phase, trial, optimizer, *args)
-    group = optimizer.param_groups[0]
-    tried.append({"rate": group["lr"], "psi": group["params"][0].detach().clone()})
+def noted_try(self, trial, *args):
+    try_step(self, trial, *args)
+    group = self.optimizers[trial.optimizer].param_groups[0]
+    tried.append({"rate": group["lr"].clone(), "psi": group["params"][0].detach().clone()})
 
 
-def failing_loss(self, batch, step, *seeds):
-    raise UserError(f"no loss at step {step}")
+def failing_loss(self, *batch):
+    raise UserError(f"no loss at step {self.seeds[0]}")
 
 
 def train(recipe, out, *options):
@@ -56,9 +56,9 @@ def train(recipe, out, *options):
 
 
 pyro_latents.files.write_atomically = noted_write
-pyro_latents.training.fit.write_atomically = noted_write
-PhasedModule._value_now = value_that_is_worse_on_one_rank
-PhasedModule._try = noted_try
+pyro_latents.training.checkpoint.write_atomically = noted_write
+Loop._value_now = value_that_is_worse_on_one_rank
+Loop._try = noted_try
 
 digits = ["--networks", "dense", "--guide", "delta"]
 train("vae-digits", "whole", *digits, "--steps", "16")
@@ -70,5 +70,5 @@ train("vaells-swiss-roll", "phases", *phases, *small, "--steps", "6")
 torch.save(tried, OUT / f"tried-{RANK}.pt")
 
 if RANK == 1:
-    SVIModule.loss = failing_loss
+    Objective.forward = failing_loss
 sys.exit(train("vae-digits", "failed", *digits, "--steps", "2"))

@@ -8,11 +8,19 @@ from torch import nn
 
 from pyro_latents import zoo
 from pyro_latents.errors import UserError
+from pyro_latents.training import compiled as compiled_module
 from pyro_latents.training.compiled import compile_networks
+
+
+@pytest.fixture
+def any_machine(monkeypatch):
+    """Pass for a machine with a C++ compiler: what does not generate code needs none."""
+    monkeypatch.setattr(compiled_module, "_compiler", lambda: "c++")
 
 
 # PyTorch's own notice, of the tensors that it traces.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.usefixtures("any_machine")
 def test_training_is_that_of_the_plain_networks(tmp_path, monkeypatch):
     # All of tracing, but none of the minute that generating code takes.
     traced = partialmethod(nn.Module.compile, backend="aot_eager")
@@ -30,6 +38,7 @@ def test_training_is_that_of_the_plain_networks(tmp_path, monkeypatch):
     assert runs[1].config["training"]["compile"]
 
 
+@pytest.mark.usefixtures("any_machine")
 def test_only_the_large_networks_are_compiled(monkeypatch):
     done = []
     monkeypatch.setattr(nn.Module, "compile", lambda network: done.append(network))
@@ -38,6 +47,7 @@ def test_only_the_large_networks_are_compiled(monkeypatch):
     assert done == [recipe.model.decoder, recipe.guide.encoder]
 
 
+@pytest.mark.usefixtures("any_machine")
 def test_a_set_encoder_keeps_what_it_holds_out_of_the_compiled_network(monkeypatch):
     done = []
     monkeypatch.setattr(nn.Module, "compile", lambda network: done.append(network))

@@ -13,7 +13,8 @@ import torch
 
 from pyro_latents import zoo
 from pyro_latents.errors import UserError
-from pyro_latents.training.run_folder import RunFolder, read_checkpoint
+from pyro_latents.runs.folder import RunFolder
+from pyro_latents.training.checkpoint import read_checkpoint
 
 PROGRAM = Path(__file__).with_name("program_on_two_ranks.py")
 
@@ -47,7 +48,7 @@ def one_process(tmp_path_factory):
 def assert_like(path, run):
     """Compare parameters, Adam's averages and losses, up to the order of sums."""
     checkpoints = [read_checkpoint(RunFolder(p).checkpoint_path) for p in (path, run.path)]
-    for part in ("state_dict", "optimizer_states"):
+    for part in ("parameters", "optimizers"):
         mine, theirs = (checkpoint[part] for checkpoint in checkpoints)
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
     mine, theirs = (history(p) for p in (path, run.path))

@@ -9,7 +9,7 @@ import torch
 
 from pyro_latents import zoo
 from pyro_latents.errors import UserError
-from pyro_latents.training.run_folder import read_checkpoint
+from pyro_latents.training.checkpoint import read_checkpoint
 
 SMALL = {"networks": "dense", "halve_every": 1}
 
@@ -23,7 +23,7 @@ def state(run):
     """Everything that must be equal: parameters, optimiser, and the history but its seconds."""
     checkpoint = read_checkpoint(run.folder.checkpoint_path)
     rows = [line.rsplit(",", 1)[0] for line in run.folder.history_path.read_text().splitlines()]
-    return checkpoint["state_dict"], checkpoint["optimizer_states"], rows
+    return checkpoint["parameters"], checkpoint["optimizers"], rows
 
 
 def assert_equal(run, other):
@@ -102,3 +102,72 @@ def test_no_file_is_left_half_written(tmp_path):
         "config.yaml",
         "history.csv",
     ]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [{"steps": 20}, {"epochs": 5}],
+        [{"steps": 20}, {"steps": 30}, {"epochs": 5}],
+        [{"epochs": 1}, {"steps": 13}, {"steps": 14}, {"epochs": 2}, {"steps": 47}, {"epochs": 5}],
+    ],
+    ids=["steps, epochs", "steps twice", "six"],
+)
+def test_any_chain_of_resumptions_is_the_unbroken_run(tmp_path, chain):
+    whole = train(tmp_path / "whole", epochs=5)
+    for part in chain:
+        run = train(tmp_path / "parts", resume=True, **part)
+    assert_equal(whole, run)
+
+
+def test_a_finished_run_is_resumed_without_a_change(tmp_path):
+    run = train(tmp_path / "run", steps=13)
+    before = run.folder.history_path.read_bytes(), run.folder.checkpoint_path.read_bytes()
+    train(tmp_path / "run", steps=13, resume=True)
+    assert before == (
+        run.folder.history_path.read_bytes(),
+        run.folder.checkpoint_path.read_bytes(),
+    )
+
+
+def test_fewer_steps_than_were_taken_are_refused_and_change_nothing(tmp_path):
+    run = train(tmp_path / "run", steps=13)
+    before = run.folder.config_path.read_bytes()
+    with pytest.raises(UserError, match="has been trained for 13 steps, more than the 12"):
+        train(tmp_path / "run", epochs=1, resume=True)
+    assert run.folder.config_path.read_bytes() == before
+
+
+def test_results_of_before_are_put_aside(tmp_path):
+    run = train(tmp_path / "run", steps=13)
+    run.folder.add_metrics({"elbo": -1.0})
+    assert train(tmp_path / "run", steps=14, resume=True).metrics == {}
+    assert (run.path / "at-step-13" / "metrics.json").exists()
+
+
+def test_a_start_that_failed_does_not_block_its_folder(tmp_path):
+    recipe = zoo.recipe("vae-digits", **SMALL, learning_rate=1e30)
+    with pytest.raises(UserError, match="Lower --learning-rate"):
+        recipe.train(tmp_path / "run", progress=False, accelerator="cpu", steps=30)
+    assert train(tmp_path / "run", steps=2).config["settings"]["learning_rate"] == 1e-3
+
+
+def test_a_flipped_byte_is_seen(tmp_path):
+    run = train(tmp_path / "run", steps=2)
+    content = bytearray(run.folder.checkpoint_path.read_bytes())
+    content[len(content) // 2] ^= 1
+    run.folder.checkpoint_path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        train(tmp_path / "run", steps=4, resume=True)
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+    run = train(tmp_path / "run", steps=2)
+    with run.folder.held(), pytest.raises(UserError, match="being trained by another process"):
+        train(tmp_path / "run", steps=4, resume=True)
+
+
+def test_another_precision_is_refused(tmp_path):
+    train(tmp_path / "run", steps=2)
+    with pytest.raises(UserError, match="trained with precision 32-true, not 64-true"):
+        train(tmp_path / "run", steps=4, resume=True, precision="64-true")

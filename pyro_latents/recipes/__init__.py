@@ -1,1 +1,0 @@
-"""Recipes: stories with data, guides, objectives and hyper-parameters, one module a story."""

@@ -1,0 +1,246 @@
+"""The folder that a training writes."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pyro_latents.errors import UserError
+from pyro_latents.files import write_json, write_text
+from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_checkpoint
+
+# What `pyro-latents` measures and draws of a run, and what is of no use once it is trained on.
+RESULTS = ("metrics.json", "figures", "checks", "report.html")
+
+
+class RunFolder:
+    """Where a run keeps its configuration, checkpoint, history and metrics.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        config_path: What was trained and how, ``config.yaml``.
+        checkpoint_path: The state at the end of the latest saved epoch, ``checkpoint.ckpt``.
+        best_path: The state with the best validation loss, ``best.ckpt``, with early stopping.
+        history_path: One row an epoch, ``history.csv``.
+        metrics_path: What `evaluate` measured, ``metrics.json``.
+        figures_path: The folder of pictures, ``figures``.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.yaml"
+        self.checkpoint_path = self.path / CHECKPOINT
+        self.best_path = self.path / BEST
+        self.history_path = self.path / HISTORY
+        self.metrics_path = self.path / "metrics.json"
+        self.figures_path = self.path / "figures"
+
+    def is_started(self) -> bool:
+        """Whether a training has left parameters here that another one would overwrite."""
+        return self.checkpoint_path.exists() or self.best_path.exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder where there is none, and hold it against other processes.
+
+        What a training has made that fails before its first epoch is done is removed again.
+
+        Raises:
+            UserError: if it cannot be made, or another process trains in it.
+        """
+        if self.path.is_symlink() and not self.path.exists():
+            raise UserError(f"{self.path} is a link to nothing: give another --out.")
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            try:
+                yield
+            except BaseException:
+                if not self.is_started() and not self.history_path.exists():
+                    self._remove(made)
+                raise
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Write the configuration of a new run; what failed before is begun anew.
+
+        Raises:
+            UserError: if there is a run in the folder already, or anything else, or it cannot
+                be written.
+        """
+        if self.is_started():
+            raise UserError(
+                f"{self.path} holds a run already: add --resume to go on with it, "
+                "or give another --out."
+            )
+        if not self._is_ours():
+            raise UserError(f"{self.path} exists and is not a run: give another --out.")
+        with self._writing():
+            self.clean()
+            self.history_path.unlink(missing_ok=True)
+            self.write_config(config)
+
+    def clean(self) -> None:
+        """Remove what a killed process left of files that it was writing."""
+        for name in (self.config_path.name, CHECKPOINT, BEST, HISTORY, self.metrics_path.name):
+            for path in self.path.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder; the system lets go of it with the process."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise UserError(
+                f"{self.path} is being trained by another process: wait for it, or give another "
+                "--out."
+            ) from error
+        finally:
+            os.close(handle)
+
+    def put_results_aside(self, step: int) -> None:
+        """Move what was measured of a run that is trained on, so that nobody takes it for new."""
+        found = [self.path / name for name in RESULTS if (self.path / name).exists()]
+        if not found:
+            return
+        aside = self.path / f"at-step-{step}"
+        aside.mkdir(exist_ok=True)
+        for path in found:
+            path.rename(aside / path.name)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the configuration, in place of any there was."""
+        write_text(self.config_path, yaml.safe_dump(config, sort_keys=False))
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the configuration of the run.
+
+        Raises:
+            UserError: if the folder is missing, is not a run, or its configuration is damaged.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is not there: train a recipe with --out {self.path}.")
+        if not self.config_path.is_file():
+            raise UserError(
+                f"{self.path} is not a run: it has no {self.config_path.name}. "
+                "Give a folder that `pyro-latents train` wrote."
+            )
+        try:
+            config = yaml.safe_load(self.config_path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise UserError(f"{self.config_path} is damaged; train the run anew.") from error
+        if not isinstance(config, dict) or "recipe" not in config:
+            raise UserError(f"{self.config_path} names no recipe; train the run anew.")
+        for key in ("guide", "seed", "data_dir", "limit_train", "settings", "training"):
+            if key not in config:
+                raise UserError(f"{self.config_path} has no {key}; train the run anew.")
+        for key in ("settings", "training"):
+            if not isinstance(config[key], dict):
+                raise UserError(f"{self.config_path} has no {key} by name; train the run anew.")
+        return config
+
+    def read_parameters(self) -> dict[str, torch.Tensor]:
+        """Return the trained parameters: the best ones with early stopping, else the latest.
+
+        Raises:
+            UserError: if there is no checkpoint, it cannot be read, or a number is not finite.
+        """
+        path = self.best_path if self.best_path.exists() else self.checkpoint_path
+        parameters = read_checkpoint(path)["parameters"]
+        for name, value in parameters.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise UserError(f"{path} has a {name} that is not finite; train the run anew.")
+        return parameters
+
+    def step(self) -> int:
+        """Return the step that the run is at, zero before its first checkpoint."""
+        if not self.checkpoint_path.exists():
+            return 0
+        return read_checkpoint(self.checkpoint_path)["progress"]["step"]
+
+    def read_history(self) -> list[dict[str, str]]:
+        """Return the rows of the history.
+
+        Raises:
+            UserError: if it is missing or empty.
+        """
+        try:
+            with self.history_path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError):
+            rows = []
+        if not rows or None in rows[-1].values():
+            raise UserError(
+                f"{self.history_path} is missing or damaged: train the run with --resume."
+            )
+        return rows
+
+    def read_metrics(self) -> dict[str, float]:
+        """Return what was measured of the run, nothing before `evaluate`.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        if not self.metrics_path.exists():
+            return {}
+        try:
+            metrics = json.loads(self.metrics_path.read_text())
+        except ValueError as error:
+            raise UserError(
+                f"{self.metrics_path} is damaged: delete it and evaluate the run again."
+            ) from error
+        if not isinstance(metrics, dict):
+            raise UserError(f"{self.metrics_path} holds no metrics: delete it.")
+        return metrics
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Add measurements to those of the run."""
+        write_json(self.metrics_path, {**self.read_metrics(), **metrics})
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): give another --out."
+            ) from error
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is empty, or has what a training leaves that did not get far."""
+        own = (self.config_path.name, HISTORY, "tensorboard")
+        return all(
+            path.name in own or path.name.startswith(".config.yaml.")
+            for path in self.path.iterdir()
+        )
+
+    def _remove(self, made: list[Path]) -> None:
+        """Remove what a failed start has written, and the folders that it has made."""
+        if not self._is_ours():
+            return
+        self.config_path.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        for path in made:
+            path.rmdir()
+
+
+def seconds_per_step(rows: list[dict[str, str]]) -> float:
+    """Return the mean time of a step, of the rows of a history."""
+    seconds = [float(row["seconds"]) for row in rows]
+    return sum(value for value in seconds if math.isfinite(value)) / int(rows[-1]["step"])

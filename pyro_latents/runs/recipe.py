@@ -1,0 +1,429 @@
+"""A recipe with its parts, and the run it trains; apart they would import each other."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, fields
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.infer import ELBO
+from torch import nn
+
+from pyro_latents.data.batches import Batches, BatchMaker
+from pyro_latents.data.examples import Splits
+from pyro_latents.data.sources import load
+from pyro_latents.errors import UserError
+from pyro_latents.evaluation.calibration import calibrate
+from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.guides import check_guide
+from pyro_latents.guides.refined import Refined
+from pyro_latents.plots import learning_curve, rank_ecdfs, save
+from pyro_latents.runs.folder import RunFolder
+from pyro_latents.runs.registry import story_of
+from pyro_latents.stories.story import Parts, Story
+from pyro_latents.text import did_you_mean
+from pyro_latents.training.options import FitOptions
+from pyro_latents.training.step import Objective
+
+# Enough for stories that compare data points with each other, and quickly run.
+CHECKED_POINTS = 4
+RECORDED_PACKAGES = (
+    "pyro-latents",
+    "pyro-ppl",
+    "torch",
+    "torchvision",
+    "lightning-fabric",
+    "numpy",
+)
+
+
+class Recipe:
+    """A story on a data set, with a guide and a seed: its parts are plain Pyro objects.
+
+    Args:
+        name: The recipe's name.
+        story: The hyper-parameters.
+        guide: The name of a guide of the story, or a guide: any callable with the model's
+            arguments and latent sites.
+        seed: Of the initial parameters, the batches and all draws.
+        data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
+        limit_train: Training points to use, None for all.
+
+    Attributes:
+        parts: The model, guide, loss, batches and plan.
+
+    Raises:
+        UserError: if the story has no such guide, or the seed is no seed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        story: Story,
+        *,
+        guide: str | Callable | None = None,
+        seed: int = 0,
+        data_dir: str | Path | None = None,
+        limit_train: int | None = None,
+    ) -> None:
+        guide = story.guides[0] if guide is None else guide
+        if isinstance(guide, str) and guide not in story.guides:
+            raise UserError(
+                f"{name} has no guide {guide!r}: {did_you_mean(guide, story.guides, '')} "
+                f"Its guides are {', '.join(story.guides)}."
+            )
+        # The largest that torch takes, less the one that the guide's own seed needs.
+        if not 0 <= seed < 2**63 - 1:
+            raise UserError(f"--seed must be from 0 to 2**63 - 2; got {seed}.")
+        self.name = name
+        self.story = story
+        self.seed = seed
+        self.data_dir = data_dir
+        self.limit_train = limit_train
+        source = partial(load, story.data, data_dir, validation=story.validation)
+        self.parts = Parts(story, guide, seed=seed, load=partial(source, limit_train=limit_train))
+        self._guide = guide
+        self._is_trained = False
+
+    @property
+    def guide_name(self) -> str:
+        """The name of the guide; that of its class or function if the user gave a guide."""
+        if isinstance(self._guide, str):
+            return self._guide
+        return getattr(self._guide, "__name__", type(self._guide).__name__)
+
+    @property
+    def splits(self) -> Splits:
+        """The data, loaded when first asked for."""
+        return self.parts.splits
+
+    @property
+    def model(self) -> Any:
+        """The generative model."""
+        return self.parts.model
+
+    @property
+    def guide(self) -> Any:
+        """The guide."""
+        return self.parts.guide
+
+    @property
+    def loss(self) -> ELBO:
+        """The objective, a sum over the data plate in nats."""
+        return self.parts.loss
+
+    def batches(self, split: str = "train", *, limit: int | None = None) -> BatchMaker:
+        """Return the maker of the batches of ``train``, ``validation`` or ``test``."""
+        return self.parts.batches(split, limit=limit)
+
+    def train(
+        self,
+        out: str | Path | None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        resume: bool = False,
+        **options: Any,
+    ) -> Run:
+        """Train and leave a run folder.
+
+        Args:
+            out: The folder; by default the first free one of ``runs/NAME``, ``runs/NAME-2``, ...
+            epochs: Passes over the data; those of the story unless ``steps`` is given.
+            steps: Gradient steps, in the place of epochs.
+            resume: Whether to go on with the run in ``out``, exactly as if it had not stopped.
+            **options: Further `FitOptions`, such as ``devices``.
+
+        Raises:
+            UserError: if ``out`` holds something else, the recipe has been trained already, or
+                training fails for a reason that the user can mend.
+        """
+        # Lightning takes seconds to import, and only training needs it.
+        from pyro_latents.training.compiled import compile_networks
+        from pyro_latents.training.hardware import is_first_rank
+        from pyro_latents.training.loop import check_hardware, fit
+
+        if epochs is None and steps is None:
+            epochs = self.story.epochs
+        fit_options = FitOptions(epochs=epochs, steps=steps, **options)
+        folder = RunFolder(out or _free_folder(self.name))
+        self._check_fresh(resume and folder.is_started())
+        self._check_batch_size(fit_options.ranks)
+        self.story.check_precision(fit_options.precision)
+        # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
+        self.check_guide()
+        check_hardware(self.parts, fit_options, folder.path)
+        if fit_options.compile:
+            compile_networks(self.model, self.guide)
+        # The others learn from it which folder it is.
+        first = is_first_rank(fit_options.ranks)
+        with folder.held() if first else nullcontext():
+            if first:
+                self._prepare(folder, fit_options, resume)
+            self._is_trained = True
+            path = fit(
+                self.parts,
+                folder.path,
+                fit_options,
+                resume=resume,
+                gradient_clip=self.story.gradient_clip,
+                patience=self.story.patience,
+            )
+        return Run(path)
+
+    def check_guide(self) -> None:
+        """Check on a few training points that the guide has the model's sites.
+
+        Raises:
+            GuideMismatch: if it has not; the message says which side to change.
+        """
+        few = min(CHECKED_POINTS, len(self.splits.train))
+        loader = Batches(self.batches("train"), few, seed=0, shuffle=False)
+        check_guide(self.model, self.guide, *loader.batch(0))
+
+    def config(self, options: FitOptions) -> dict[str, Any]:
+        """Return what `Run` needs to build this recipe again, and what was installed."""
+        return {
+            "recipe": self.name,
+            "guide": self.guide_name,
+            "seed": int(self.seed),
+            "data_dir": None if self.data_dir is None else str(Path(self.data_dir).resolve()),
+            "limit_train": self.limit_train,
+            "settings": _stored(self.story),
+            "training": options.as_dict(),
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version(package) for package in RECORDED_PACKAGES},
+            },
+        }
+
+    def _prepare(self, folder: RunFolder, options: FitOptions, resume: bool) -> None:
+        if not resume or not folder.is_started():
+            folder.begin(self.config(options))
+            return
+        self._check_same(folder.read_config(), folder, options)
+        loader = self.parts.loader("train")
+        assert loader is not None
+        done, last = folder.step(), options.last_step(len(loader))
+        if last < done:
+            raise UserError(
+                f"{folder.path} has been trained for {done} steps, more than the {last} that "
+                "are asked for: give more, or leave it as it is."
+            )
+        folder.clean()
+        if last > done:
+            folder.put_results_aside(done)
+        folder.write_config(self.config(options))
+
+    def _check_fresh(self, restored: bool) -> None:
+        if self._is_trained and not restored:
+            raise UserError(
+                "this recipe has been trained, and would not begin with its first parameters: "
+                "make another one with zoo.recipe, or go on with resume=True."
+            )
+
+    def _check_batch_size(self, devices: int) -> None:
+        if self.story.batch_size % devices:
+            raise UserError(
+                f"--batch-size {self.story.batch_size} cannot be shared by {devices} devices: "
+                f"give a multiple of {devices}."
+            )
+
+    def _check_same(self, config: dict[str, Any], folder: RunFolder, options: FitOptions) -> None:
+        """Raise if the run in the folder is of another recipe: its parameters would not fit."""
+        mine = self.config(options)
+        # A run from before a setting existed had its default.
+        theirs = {**_stored(story_of(self.name)), **config, **config["settings"]}
+        ours = {**mine, **mine["settings"]}
+        theirs["precision"] = config["training"].get("precision", options.precision)
+        ours["precision"] = options.precision
+        # A run may be resumed for more epochs, and elsewhere.
+        free = {"settings", "epochs", "data_dir", "training", "versions"}
+        for key in sorted(ours.keys() - free):
+            if theirs.get(key) != ours[key]:
+                raise UserError(
+                    f"{folder.path} was trained with {key} {theirs.get(key)}, not {ours[key]}: "
+                    "resume with the same options, or give another --out."
+                )
+
+
+class Run:
+    """A trained recipe on disk.
+
+    Args:
+        path: The folder that `Recipe.train` wrote.
+        data_dir: Where its data set lies now; None for where it lay, or ``PYRO_LATENTS_DATA``.
+
+    Raises:
+        UserError: if the folder is not a run.
+    """
+
+    def __init__(self, path: str | Path, *, data_dir: str | Path | None = None) -> None:
+        self.folder = RunFolder(path)
+        self.path = self.folder.path
+        self.config = self.folder.read_config()
+        self._data_dir = data_dir
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured of the run so far."""
+        return self.folder.read_metrics()
+
+    @property
+    def story(self) -> Story:
+        """The hyper-parameters that the run was trained with.
+
+        Raises:
+            UserError: if there are others in the configuration than the story has.
+        """
+        kind = type(story_of(self.config["recipe"]))
+        known = {field.name for field in fields(kind)}
+        given = self.config["settings"]
+        for name in given:
+            if name not in known:
+                raise UserError(
+                    f"{self.folder.config_path} has a setting {name} that this version does not "
+                    f"know: {did_you_mean(name, known, 'train the run anew.')}"
+                )
+        numbers: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return kind(**numbers)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with its trained parameters, on the device that there is.
+
+        Raises:
+            UserError: if there is no checkpoint, it is damaged, or does not fit the recipe.
+        """
+        parameters = self.folder.read_parameters()
+        recipe = Recipe(
+            self.config["recipe"],
+            self.story,
+            guide=self.config["guide"],
+            seed=self.config["seed"],
+            data_dir=self._data_folder(),
+            limit_train=self.config["limit_train"],
+        )
+        try:
+            Objective(recipe.model, recipe.guide, recipe.loss, 0).load_state_dict(parameters)
+        except RuntimeError as error:
+            raise UserError(
+                f"the checkpoint in {self.path} does not fit the recipe {recipe.name}: it was "
+                "written by another version of it; train the run anew."
+            ) from error
+        for program in (recipe.model, recipe.guide):
+            if isinstance(program, nn.Module):
+                program.eval()
+        if isinstance(recipe.guide, Refined):
+            recipe.guide.refining = True
+        recipe.parts.to("cuda" if torch.cuda.is_available() else "cpu")
+        return recipe
+
+    @property
+    def parts(self) -> Parts:
+        """The trained parts."""
+        return self.recipe.parts
+
+    def evaluate(
+        self,
+        *,
+        particles: int = 1000,
+        likelihood_points: int = 1000,
+        limit_test: int | None = None,
+    ) -> dict[str, float]:
+        """Measure the run on test data and add the metrics to ``metrics.json``.
+
+        Args:
+            particles: Importance samples for the marginal likelihood of a data point.
+            likelihood_points: Test points to estimate it for, the first ones.
+            limit_test: Test points to use, None for all.
+        """
+        # What is there must be readable before minutes are spent on what is added.
+        self.folder.read_metrics()
+        found = self.measure(
+            particles=particles, likelihood_points=likelihood_points, limit_test=limit_test
+        )
+        self.folder.add_metrics(found)
+        return self.metrics
+
+    def measure(
+        self, *, particles: int, likelihood_points: int, limit_test: int | None
+    ) -> dict[str, float]:
+        """Return what `evaluate` measures, and write nothing; the arguments are its own."""
+        if limit_test is not None and limit_test < 1:
+            raise UserError(f"--limit-test must be at least 1; got {limit_test}.")
+        sampling = ImportanceSampling(particles, likelihood_points)
+        batches = self.parts.batches("test", limit=limit_test)
+        metrics = self.parts.story.metrics(self.parts, batches, sampling)
+        return {"test_points": len(batches), **metrics}
+
+    def calibrate(self, *, points: int = 500, draws: int = 200) -> tuple[dict[str, float], Path]:
+        """Rank true latent variables under the guide, on data simulated from the model.
+
+        Args:
+            points: Data points to simulate.
+            draws: Of the guide for each of them.
+
+        Returns:
+            The p-value of uniform ranks by site, also added to ``metrics.json``, and the path of
+            the figure.
+        """
+        if points < 2 or draws < 1:
+            raise UserError(f"give --points 2 and --draws 1 or more; got {points} and {draws}.")
+        available = len(self.parts.splits.test)
+        if points > available:
+            raise UserError(
+                f"--points {points} are more than the {available} test points, whose classes and "
+                "sets the simulated ones share: give fewer."
+            )
+        torch.manual_seed(self.parts.seed)
+        batch = self.parts.first_batch("test", size=points)
+        found = calibrate(self.parts.model, self.parts.guide, *batch, num_draws=draws)
+        p_values = found.p_values()
+        self.folder.add_metrics({f"calibration_p_{k}": v for k, v in p_values.items()})
+        path = self.folder.figures_path / "calibration.png"
+        return p_values, save(rank_ecdfs(found.ranks), path)
+
+    def plot(self) -> list[Path]:
+        """Draw the learning curve and the story's figures; return the pictures' paths."""
+        self.folder.read_history()
+        torch.manual_seed(self.parts.seed)
+        figures = self.parts.story.figures(self.parts)
+        figures["history"] = learning_curve(self.folder.history_path)
+        folder = self.folder.figures_path
+        return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+    def _data_folder(self) -> str | Path | None:
+        """Where the data are: as told, else where they were, else where the variable says."""
+        if self._data_dir is not None:
+            return self._data_dir
+        trained_with = self.config["data_dir"]
+        return trained_with if trained_with and Path(trained_with).is_dir() else None
+
+
+def plain(value: Any) -> Any:
+    """Return a number of numpy's as one of Python's, which every file format knows."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _stored(story: Story) -> dict[str, Any]:
+    """The numbers of a story as a file has them."""
+    return {
+        name: list(value) if isinstance(value, tuple) else plain(value)
+        for name, value in asdict(story).items()
+    }
+
+
+def _free_folder(name: str) -> Path:
+    """The first of ``runs/NAME``, ``runs/NAME-2``, ... that is not there."""
+    path, number = Path("runs") / name, 2
+    while path.exists():
+        path, number = Path("runs") / f"{name}-{number}", number + 1
+    return path

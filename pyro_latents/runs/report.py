@@ -1,0 +1,166 @@
+"""One self-contained page on a run."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pyro_latents.files import write_text
+from pyro_latents.runs.recipe import Run
+
+# What each picture shows, by the name of its file; others are called by their names.
+CAPTIONS = {
+    "history": "Loss over the epochs, in nats per data point.",
+    "images": "Test images, their reconstructions, and draws from the prior.",
+    "calibration": "Ranks of the true latent variables among the guide's draws, on data simulated "
+    "from the model: a line a coordinate, and the band that all stay in if the guide is right.",
+    "replicates": "Held-out images, and replicates of each given itself.",
+    "u_values": "Share of replicates below each held-out image, for every statistic. Flat is "
+    "calibrated; a hump in the middle says that the code was inferred from the same image.",
+    "hidden_replicates": "The same, where a part was hidden from the guide: replicates see the "
+    "rest.",
+    "hidden_u_values": "Share of replicates below each hidden part. Peaks at the ends say that "
+    "the model is surer of what it does not see than it may be.",
+    "population": "The statistics of the test data and of as many draws from the prior.",
+    "pixels": "Mean of the pixels against their predicted probability.",
+}
+PAGE = Template(
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff;
+       max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+p.lead { color: #555; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #e4e4e4; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
+figcaption { color: #555; font-size: .9rem; }
+details { margin-top: 1rem; } summary { cursor: pointer; }
+div.wide { overflow-x: auto; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+$body
+</body>
+</html>
+"""
+)
+
+
+def report(run: Run) -> Path:
+    """Write ``report.html`` into a run's folder, readable anywhere without a network.
+
+    It has what is known of the run: its settings, metrics, figures, predictive checks and
+    calibration; figures are drawn if they were not. Commands that would add a part are named
+    where it is missing.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The path of the page.
+    """
+    if not (run.folder.figures_path / "history.png").exists():
+        run.plot()
+    parts = [_metrics(run), _figures("Figures", sorted(run.folder.figures_path.glob("*.png")))]
+    parts.append(_checks(run))
+    parts.append(_settings(run.config))
+    config = run.config
+    lead = (
+        f"Recipe {config['recipe']}, guide {config['guide']}, data {config['settings']['data']}, "
+        f"seed {config['seed']}."
+    )
+    path = run.path / "report.html"
+    page = PAGE.substitute(
+        title=escape(f"{config['recipe']}: {run.path.name}"),
+        lead=escape(lead),
+        body="\n".join(parts),
+    )
+    write_text(path, page)
+    return path
+
+
+def _metrics(run: Run) -> str:
+    if not run.metrics:
+        return _section("Metrics", _missing("evaluate", run))
+    return _section(
+        "Metrics",
+        "<p>Log-probabilities are in nats per test point, larger is better; shares and errors in "
+        "per cent.</p>" + _table(("metric", "value"), run.metrics.items()),
+    )
+
+
+def _checks(run: Run) -> str:
+    folder = run.path / "checks"
+    if not (folder / "p_values.json").exists():
+        return _section("Predictive checks", _missing("check", run))
+    found = json.loads((folder / "p_values.json").read_text())
+    rows = [
+        (row["check"], row["statistic"], row["p_value"], row["outside"], row["meaning"])
+        for row in found["rows"]
+    ]
+    text = (
+        f"<p>{found['images']} test points, {found['draws']} replicates of each. Replicates given "
+        "an image are optimistic: its code was inferred from it. What was hidden from the guide "
+        "and the population are not.</p>"
+    )
+    columns = ("check", "statistic", "p-value", "outside 95 %", "meaning")
+    pictures = "".join(_picture(path) for path in sorted(folder.glob("*.png")))
+    return _section("Predictive checks", text + _table(columns, rows) + pictures)
+
+
+def _figures(title: str, paths: Iterable[Path]) -> str:
+    return _section(title, "".join(_picture(path) for path in paths))
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    parts = []
+    for name in ("settings", "training", "versions"):
+        table = _table((name, "value"), config.get(name, {}).items())
+        parts.append(f"<details><summary>{escape(name.capitalize())}</summary>{table}</details>")
+    return _section("How it was trained", "".join(parts))
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n{content}"
+
+
+def _missing(command: str, run: Run) -> str:
+    return f"<p>Not there yet: <code>pyro-latents {command} {escape(str(run.path))}</code></p>"
+
+
+def _picture(path: Path) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").replace("-", " ")))
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{content}">'
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "<td></td>"
+    if isinstance(value, float):
+        return f'<td class="number">{value:.4f}</td>'
+    return f"<td>{escape(str(value))}</td>"

@@ -1,0 +1,211 @@
+"""Recipes of the pose-u T-VAE and DTVAE."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pyro.infer import ELBO
+from pyro.nn import PyroModule
+from torch import nn
+
+from pyro_latents.data.batches import BatchMaker, Plain
+from pyro_latents.data.examples import Splits
+from pyro_latents.distributions.pose_priors import (
+    Affine5Normal,
+    FittedNormal,
+    FullNormal,
+    IdentityNormal,
+    NoPrior,
+    PosePrior,
+)
+from pyro_latents.errors import UserError
+from pyro_latents.evaluation.codes import codes
+from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.guides.families import FAMILIES, FamilyFactory, Flow, MeanField, PointMass
+from pyro_latents.guides.pose_search import TurnSearch
+from pyro_latents.guides.pose_tvae import DTVAE, TVAE, JointTVAE, PoseGuide, pose_family
+from pyro_latents.guides.refined import Refined, unrefined
+from pyro_latents.losses import TraceAnalytic_ELBO
+from pyro_latents.models.pose_tvae import PoseTVAE
+from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
+from pyro_latents.stories.pose_tvae.linear_svm import svm_scores
+from pyro_latents.stories.story import Parts, Story
+from pyro_latents.warps import Affine5, Affine6, ThinPlateSpline, Warp
+
+# Units of the single hidden layer that the DTVAE regresses the pose with: the thesis'.
+LOCALISER_DIM = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseTVAEStory(Story):
+    """The T-VAE of Vivé's thesis: appendix A, with Adam in the place of Adadelta.
+
+    Args:
+        z_dim: Size of the code; 8 and 20 in table 1.
+        warp: The spatial transformer: the full matrix, its five-parameter form, or a thin plate
+            spline over 3 x 3 control points.
+        pose_prior: The prior of the pose: none, a normal around the identity or with a fitted
+            mean, the affine one on rotation, scales and translations, or one of full covariance.
+        pose_rank: Latent numbers of the full prior, from 1 to the warp's parameters; 0 for the
+            other priors.
+        hidden_dim: Units in each of the two hidden layers of encoder and decoder.
+        num_turns: Turns that each image's pose is chosen from (`TurnSearch`); 1 for no search, as
+            in the thesis. It needs an angle without a prior.
+    """
+
+    name: ClassVar[str] = "pose-tvae"
+    paper: ClassVar[str] = "Vivé, thesis"
+    guides: ClassVar[tuple[str, ...]] = ("paper", "point-mass", *FAMILIES, "refined")
+
+    epochs: int = 50
+    batch_size: int = 200
+    validation: int = 0
+    z_dim: int = 20
+    warp: Literal["affine6", "affine5", "tps"] = "affine6"
+    pose_prior: Literal["none", "identity", "fitted", "affine5", "full"] = "none"
+    pose_rank: int = 0
+    hidden_dim: int = 256
+    num_turns: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_images()
+        self._require_positive("z_dim", "hidden_dim", "num_turns")
+        if self.num_turns > 1 and (self.warp, self.pose_prior) != ("affine5", "none"):
+            raise UserError(
+                "--num-turns searches over the angle of a pose without a prior: "
+                "add --num-turns 1, or --warp affine5 --pose-prior none."
+            )
+        if self.pose_prior == "affine5" and self.warp == "tps":
+            raise UserError("--pose-prior affine5 is for affine warps: add --warp affine5.")
+        self._check_rank()
+
+    def _check_rank(self) -> None:
+        most = self.build_warp().num_parameters
+        if self.pose_prior != "full" and self.pose_rank:
+            raise UserError("--pose-rank is that of a full prior: add --pose-prior full.")
+        if self.pose_prior == "full" and not 1 <= self.pose_rank <= most:
+            raise UserError(
+                f"--pose-prior full has a --pose-rank from 1 to {most}, the parameters of "
+                f"--warp {self.warp}; got {self.pose_rank}."
+            )
+
+    def build_warp(self) -> Warp:
+        """Return the spatial transformer."""
+        size = self.x_shape[-2], self.x_shape[-1]
+        if self.warp == "tps":
+            return ThinPlateSpline(size)
+        # The prior `affine5` has five parameters of its own and links them to the matrix.
+        if self.warp == "affine6" or self.pose_prior == "affine5":
+            return Affine6(size)
+        return Affine5(size)
+
+    def build_prior(self, num_parameters: int) -> PosePrior:
+        """Return the prior of the pose for a warp of so many parameters."""
+        if self.pose_prior == "affine5":
+            return Affine5Normal()
+        if self.pose_prior == "full":
+            return FullNormal(num_parameters, self.pose_rank)
+        if self.pose_prior == "none":
+            return NoPrior(num_parameters)
+        kind = FittedNormal if self.pose_prior == "fitted" else IdentityNormal
+        return kind(num_parameters)
+
+    def build_model(self, splits: Callable[[], Splits]) -> PoseTVAE:
+        """Return the model with a dense decoder."""
+        warp = self.build_warp()
+        decoder = DenseDecoder(self.z_dim, self.x_shape, [self.hidden_dim] * 2)
+        return PoseTVAE(decoder, warp, self.build_prior(warp.num_parameters), z_dim=self.z_dim)
+
+    def build_guide(self, name: str, model: nn.Module) -> PyroModule:
+        """Return the story's guide, with one family for both sites.
+
+        Without a prior (``none``) the pose is a point mass in every guide: a density of it would
+        be rewarded for its spread. ``refined`` is the paper's, improved for each data point at
+        evaluation.
+        """
+        assert isinstance(model, PoseTVAE)
+        if name == "refined":
+            return Refined(model, self.build_guide("paper", model), refining=False)
+        z = FAMILIES.get(name, MeanField)
+        u = PointMass if name == "point-mass" or self.pose_prior == "none" else z
+        guide = self.build_pose_guide(model, z, u)
+        if self.num_turns == 1:
+            return guide
+        return TurnSearch(guide, model.pixels, num_turns=self.num_turns)
+
+    def build_pose_guide(self, model: PoseTVAE, z: FamilyFactory, u: FamilyFactory) -> PoseGuide:
+        """Return the T-VAE; a flow makes code and pose dependent.
+
+        Args:
+            model: The model.
+            z: The family of the code.
+            u: The family of the pose.
+        """
+        encoder = self.build_encoder()
+        kind, size = TVAE, encoder.features_dim
+        if z is Flow:
+            kind, size = JointTVAE, size + model.u_dim
+        code = z(size, self.z_dim)
+        return kind(encoder, z=code, u=pose_family(u, encoder.features_dim, model.prior))
+
+    def build_encoder(self) -> DenseEncoder:
+        """Return the network that the code is read off."""
+        return DenseEncoder(self.x_shape, [self.hidden_dim] * 2)
+
+    def build_loss(self) -> ELBO:
+        """Return the bound of equation (9), its divergences analytic where they can be."""
+        return TraceAnalytic_ELBO(max_plate_nesting=1)
+
+    def build_batches(self, split: str, splits: Splits) -> BatchMaker:
+        """Return the images as they are."""
+        return Plain(getattr(splits, split))
+
+    def metrics(
+        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
+    ) -> dict[str, float]:
+        """Add the test accuracy of a linear SVM on the means of `z`, in per cent."""
+        found = super().metrics(parts, batches, sampling)
+        train, test = parts.splits.train, batches.examples
+        if train.y is None or test.y is None:
+            return found
+        before, after = (
+            codes(unrefined(parts.guide), part.x.to(test.device)) for part in (train, test)
+        )
+        scores = svm_scores(before, train.y, after, test.y, folds=0)
+        return {**found, "svm_accuracy": scores.test}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseDTVAEStory(PoseTVAEStory):
+    """The DTVAE of Vivé's thesis, with the numbers of the T-VAE."""
+
+    name: ClassVar[str] = "pose-dtvae"
+
+    def build_pose_guide(self, model: PoseTVAE, z: FamilyFactory, u: FamilyFactory) -> PoseGuide:
+        """Return the double transformer.
+
+        Args:
+            model: The model.
+            z: The family of the code.
+            u: The family of the pose.
+        """
+        localiser, encoder = DenseEncoder(self.x_shape, [LOCALISER_DIM]), self.build_encoder()
+        return DTVAE(
+            localiser,
+            encoder,
+            z=z(encoder.features_dim, self.z_dim),
+            u=pose_family(u, localiser.features_dim, model.prior),
+            warp=model.warp,
+            pose=model.prior.pose,
+        )
+
+
+RECIPES: dict[str, PoseTVAEStory] = {}
+for _kind in (PoseTVAEStory, PoseDTVAEStory):
+    # The embedded digits are 1,797 small images: smaller batches and more epochs.
+    RECIPES[f"{_kind.name}-digits"] = _kind(data="digits", epochs=200, batch_size=100)
+    RECIPES[f"{_kind.name}-mnist"] = _kind(data="mnist")
+    RECIPES[f"{_kind.name}-rotated-mnist"] = _kind(
+        data="rotated-mnist", warp="affine5", num_turns=8
+    )

@@ -1,0 +1,336 @@
+"""What every story has in common: numbers that build the parts of a training.
+
+`Story` is a dataclass of hyper-parameters. From a story, a guide's name, a seed and data come
+`Parts`: the model, the guide, the loss, the batches of each split, and the plan of the training.
+Every verb of the package is a function of parts, or of a run folder.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from matplotlib.figure import Figure
+from pyro.infer import ELBO
+from torch import nn
+
+from pyro_latents.checks.splits import HonestSplit, half_images
+from pyro_latents.data.batches import Batches, BatchMaker
+from pyro_latents.data.examples import Splits
+from pyro_latents.data.sources import SHAPES
+from pyro_latents.errors import UserError
+from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
+from pyro_latents.evaluation.images import prior_means, reconstructions
+from pyro_latents.guides.refined import unrefined
+from pyro_latents.plots import image_rows
+from pyro_latents.stories.fields import check_fields
+from pyro_latents.text import did_you_mean
+from pyro_latents.training.plan import Plan, adam
+
+# Images in a row of a figure.
+COLUMNS = 12
+
+
+class Parts:
+    """The parts of one training, each built when it is first asked for.
+
+    Args:
+        story: The hyper-parameters.
+        guide: The name of one of the story's guides, or a guide: any callable with the model's
+            arguments and latent sites.
+        seed: Of the initial parameters, the batches and all draws.
+        load: Loads the data.
+    """
+
+    def __init__(
+        self, story: Story, guide: str | Callable, *, seed: int, load: Callable[[], Splits]
+    ) -> None:
+        self.story = story
+        self.seed = seed
+        self._guide = guide
+        self._load = load
+        self._device = torch.device("cpu")
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The data, on the device of the parts."""
+        return self._load().to(self._device)
+
+    @cached_property
+    def model(self) -> Any:
+        """The generative model, with its initial parameters."""
+        with _seeded(self.seed):
+            return self.story.build_model(lambda: self.splits)
+
+    @cached_property
+    def guide(self) -> Any:
+        """The guide, with its initial parameters."""
+        if not isinstance(self._guide, str):
+            return self._guide
+        with _seeded(self.seed + 1):
+            return self.story.build_guide(self._guide, self.model)
+
+    @cached_property
+    def loss(self) -> ELBO:
+        """The objective, a sum over the data plate in nats."""
+        return self.story.build_loss()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the training does at each step."""
+        return self.story.build_plan(self)
+
+    def batches(self, split: str = "train", *, limit: int | None = None) -> BatchMaker:
+        """Return the maker of the batches of ``train``, ``validation`` or ``test``.
+
+        Args:
+            split: The name of the split.
+            limit: Data points to use of it, the first ones; None for all.
+        """
+        splits = self.splits
+        if limit is not None:
+            splits = replace(splits, **{split: getattr(splits, split).take(slice(limit))})
+        return self.story.build_batches(split, splits)
+
+    def first_batch(self, split: str = "train", *, size: int) -> tuple[Any, ...]:
+        """Return one batch of the first data points of a split."""
+        maker = self.batches(split, limit=size)
+        return Batches(maker, len(maker), seed=self.seed, shuffle=False).batch(0)
+
+    def loader(self, split: str, *, rank: int = 0, world_size: int = 1) -> Batches | None:
+        """Return the batches of a split for a rank of several, None if the split is empty."""
+        examples = getattr(self.splits, split)
+        if not len(examples):
+            return None
+        size = self.story.batch_size
+        return Batches(
+            self.batches(split),
+            size,
+            seed=self.seed,
+            shuffle=split == "train",
+            # A smaller last batch would weigh its data points more than the others do.
+            drop_last=split == "train" and len(examples) >= size,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def to(self, device: torch.device | str) -> Parts:
+        """Move the programs and the data, once, and return the parts themselves."""
+        device = torch.device(device)
+        for program in (self.model, self.guide):
+            if isinstance(program, nn.Module):
+                program.to(device)
+        if device != self._device:
+            self._device = device
+            if "splits" in self.__dict__:
+                self.splits = self.splits.to(device)
+        return self
+
+    def with_programs(self, model: Any, guide: Any) -> Parts:
+        """Return the same parts with another model and guide: one within them, say."""
+        parts = copy.copy(self)
+        parts.model, parts.guide = model, guide
+        return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story(ABC):
+    """The hyper-parameters of a recipe, and how its parts are built from them.
+
+    Every field is an option of `pyro-latents train RECIPE` and a keyword of `zoo.recipe`. A story
+    subclasses this once; each of its recipes is an instance, whose defaults are the paper's.
+
+    Args:
+        data: Name of the data source (`pyro_latents.data.sources`).
+        epochs: Passes over the training data.
+        batch_size: Data points in a gradient step, over all devices together.
+        learning_rate: Step size of Adam.
+        halve_every: Epochs after which the learning rate is halved, again and again; 0 for never.
+        gradient_clip: Largest norm of the gradient; 0 for no limit.
+        patience: Epochs without a better validation loss after which training stops; 0 for never.
+        validation: Training images set apart to watch the loss on.
+
+    Implementing a story:
+        - name it (``name``, ``paper``) and its ``guides`` (the first one is the default);
+        - write ``build_model``, ``build_guide``, ``build_loss`` and ``build_batches``;
+        - add a field for each hyper-parameter, with its table in the paper beside it;
+        - override ``build_plan`` where training has phases or weights that change;
+        - override ``metrics`` where the story measures something of its own;
+        - override ``honest_split`` and ``image_pair`` where a batch is more than an image.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    guides: ClassVar[tuple[str, ...]]
+    # Lightning's names of the number formats that training takes; None for all.
+    precisions: ClassVar[tuple[str, ...] | None] = None
+
+    data: str
+    epochs: int = 20
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    halve_every: int = 0
+    gradient_clip: float = 0.0
+    patience: int = 0
+    validation: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.data not in SHAPES:
+            near = did_you_mean(self.data, SHAPES)
+            raise UserError(f"there is no data set {self.data!r}: {near}")
+        self._require_positive("epochs", "batch_size", "learning_rate")
+        self._require_not_negative("halve_every", "gradient_clip", "patience", "validation")
+        if self.patience and not self.validation:
+            raise UserError("--patience watches the validation loss: give --validation as well.")
+
+    def check_precision(self, name: str) -> None:
+        """See that the story can be trained in a number format.
+
+        Raises:
+            UserError: if not.
+        """
+        if self.precisions is not None and name not in self.precisions:
+            raise UserError(
+                f"{self.name} cannot be trained with --precision {name}: "
+                f"give {' or '.join(self.precisions)}."
+            )
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of one data point."""
+        return SHAPES[self.data]
+
+    @abstractmethod
+    def build_model(self, splits: Callable[[], Splits]) -> nn.Module:
+        """Return the model; ``splits()`` loads the data for a model that is built around them."""
+
+    @abstractmethod
+    def build_guide(self, name: str, model: nn.Module) -> nn.Module:
+        """Return the guide of that name (one of ``guides``), fitting the model's sites."""
+
+    @abstractmethod
+    def build_loss(self) -> ELBO:
+        """Return the objective, a sum over the data plate in nats."""
+
+    @abstractmethod
+    def build_batches(self, split: str, splits: Splits) -> BatchMaker:
+        """Return the maker of batches of the split of that name: train, validation or test."""
+
+    def build_plan(self, parts: Parts) -> Plan:
+        """Return the plan of the training: here Adam on everything, at halved rates."""
+        return Plan(
+            lambda: adam(parts.model, parts.guide, learning_rate=self.learning_rate),
+            halve_every=self.halve_every,
+        )
+
+    def metrics(
+        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
+    ) -> dict[str, float]:
+        """Return what `pyro-latents evaluate` reports of the test data, by name.
+
+        Args:
+            parts: The trained parts.
+            batches: The maker of the test batches.
+            sampling: How the marginal likelihood is estimated.
+        """
+        terms = bound_terms(parts.model, parts.guide, batches, seed=parts.seed)
+        found = log_evidence_of_batches(
+            parts.model,
+            parts.guide,
+            batches,
+            num_particles=sampling.particles,
+            points=sampling.points,
+            seed=parts.seed,
+        )
+        return {
+            **terms,
+            "log_likelihood": found.log_evidence.mean().item(),
+            "log_likelihood_particles": sampling.particles,
+            "log_likelihood_points": len(found.log_evidence),
+            "k_hat_above_0.7": 100 * (found.k_hat > 0.7).double().mean().item(),
+            "effective_sample_size": found.ess.mean().item(),
+        }
+
+    def figures(self, parts: Parts) -> dict[str, Figure]:
+        """Return the pictures that `pyro-latents plot` draws of trained parts, by file name."""
+        if len(self.x_shape) != 3:
+            return {}
+        batch = parts.first_batch("test", size=COLUMNS)
+        rows = {
+            "test images": batch[0],
+            "reconstructions": reconstructions(parts.model, parts.guide, *batch),
+            "prior draws": prior_means(parts.model, len(batch[0])),
+        }
+        return {"images": image_rows(rows)}
+
+    def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit | None:
+        """Return what `pyro-latents check` hides of a data point, or None for nothing.
+
+        Here it is the right half of an image, where there is an `image_pair`.
+
+        Args:
+            parts: The trained parts.
+            points: Test points to check, the first ones.
+            seed: Of all that is random in the split itself.
+        """
+        pair = self.image_pair(parts)
+        if pair is None:
+            return None
+        test = parts.splits.test.take(slice(points))
+        return half_images(
+            *pair,
+            lambda examples: self.build_batches("test", replace(parts.splits, test=examples)),
+            test,
+            seed=seed,
+        )
+
+    def image_pair(self, parts: Parts) -> tuple[Callable, Callable] | None:
+        """Return a model and a guide that are called with images alone, or None if there are none.
+
+        `pyro-latents check` turns images with them. A refined guide is given without refinement:
+        it is the encoder that may or may not turn along.
+        """
+        if len(self.x_shape) != 3 or len(parts.first_batch("test", size=2)) != 1:
+            return None
+        return parts.model, unrefined(parts.guide)
+
+    def _require_images(self, *sides: int) -> None:
+        """See that data points are images; of one of these sides, if any are given."""
+        if len(self.x_shape) != 3:
+            raise UserError(f"{self.name} is for images, not for {self.data}.")
+        side = self.x_shape[-1]
+        if sides and side not in sides:
+            taken = " or ".join(f"{n} x {n}" for n in sides)
+            raise UserError(
+                f"the networks of {self.name} take images of {taken}; those of {self.data} have "
+                f"{side} x {side}."
+            )
+
+    def _require_positive(self, *names: str) -> None:
+        self._require(lambda value: value > 0, "must be positive", names)
+
+    def _require_not_negative(self, *names: str) -> None:
+        self._require(lambda value: value >= 0, "must not be negative", names)
+
+    def _require(self, holds: Callable[[float], bool], what: str, names: tuple[str, ...]) -> None:
+        for name in names:
+            value = getattr(self, name)
+            # Written so that what is not a number fails.
+            if not holds(value):
+                raise UserError(f"--{name.replace('_', '-')} {what}; got {value}.")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Run with torch's generator at a seed, and put its state back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,174 @@
+"""Recipes of the VAE, the baseline of every story, under three priors."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pyro.infer import ELBO
+from pyro.nn import PyroModule
+from torch import nn
+
+from pyro_latents.data.batches import BatchMaker, Binarised, Plain
+from pyro_latents.data.examples import Splits
+from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood, Normal
+from pyro_latents.errors import UserError
+from pyro_latents.guides.amortised import Amortised
+from pyro_latents.guides.families import FAMILIES, Family, MeanField
+from pyro_latents.guides.hyperspherical import VonMisesFisherFamily
+from pyro_latents.guides.refined import Refined
+from pyro_latents.losses import TraceAnalytic_ELBO
+from pyro_latents.models.vae import VAE, CodePrior, StandardNormal, UniformSphere, VampPrior
+from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
+from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
+from pyro_latents.stories.story import Story
+
+# Of the images that the paper's convolutions take.
+SIDE = 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEStory(Story):
+    """A VAE with the networks of Giannone et al. (2019), appendix B.
+
+    Args:
+        z_dim: Size of the code; the paper's tables have 10 and 100.
+        prior: The standard normal, the uniform one on the sphere (hyperspherical VAE), or the
+            VampPrior, whose components are posteriors. The last two go with the paper's guide.
+        pseudo_inputs: Pseudo-inputs of the VampPrior; they begin as training points.
+        networks: The paper's convolutions, or dense layers.
+        hidden_dims: Units of the hidden layers of dense networks.
+        likelihood: Bernoulli pixels as in the paper, or normal ones.
+        scale: Standard deviation of the normal likelihood.
+        binarise: Whether each pixel is drawn anew as Bernoulli of its grey value in every batch.
+    """
+
+    name: ClassVar[str] = "vae"
+    paper: ClassVar[str] = "Kingma and Welling 2014"
+    guides: ClassVar[tuple[str, ...]] = ("paper", *FAMILIES, "refined")
+
+    z_dim: int = 10
+    prior: Literal["normal", "sphere", "vamp"] = "normal"
+    pseudo_inputs: int = 50
+    networks: Literal["conv", "dense"] = "conv"
+    hidden_dims: tuple[int, ...] = (256, 256)
+    likelihood: Literal["bernoulli", "normal"] = "bernoulli"
+    scale: float = 0.1
+    binarise: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_positive("z_dim", "pseudo_inputs", "scale")
+        if not self.hidden_dims or min(self.hidden_dims) < 1:
+            raise UserError(f"--hidden-dims must be positive; got {list(self.hidden_dims)}.")
+        if self.networks == "conv" and self.x_shape[1:] != (SIDE, SIDE):
+            raise UserError(
+                f"--networks conv is for images of {SIDE} x {SIDE}, not for {self.data}: "
+                "give --networks dense."
+            )
+        if self.likelihood == "bernoulli" and len(self.x_shape) != 3:
+            raise UserError(
+                f"--likelihood bernoulli is for pixels, not for {self.data}: "
+                "give --likelihood normal."
+            )
+        if self.prior == "sphere" and self.z_dim < 2:
+            raise UserError("--prior sphere needs --z-dim 2 or more: a circle.")
+
+    def build_model(self, splits: Callable[[], Splits]) -> VAE:
+        """Return the model; that of a VampPrior has the encoder of its guide."""
+        decoder: nn.Module
+        if self.networks == "conv":
+            decoder = ConvDecoder(self.z_dim, channels=self.x_shape[0])
+        else:
+            decoder = DenseDecoder(self.z_dim, self.x_shape, self.hidden_dims)
+        return VAE(decoder, self.z_dim, self.build_likelihood(), self.build_prior(splits))
+
+    def build_prior(self, splits: Callable[[], Splits]) -> CodePrior:
+        """Return `p(z)`."""
+        if self.prior == "sphere":
+            return UniformSphere(self.z_dim)
+        if self.prior == "normal":
+            return StandardNormal(self.z_dim)
+        train = splits().train
+        if len(train) < self.pseudo_inputs:
+            raise UserError(
+                f"--pseudo-inputs {self.pseudo_inputs} begin as training points, of which there "
+                f"are {len(train)}: give fewer."
+            )
+        rows = torch.randperm(len(train))[: self.pseudo_inputs].to(train.device)
+        return VampPrior(*self.build_encoder(MeanField), train.x[rows])
+
+    def build_guide(self, name: str, model: nn.Module) -> PyroModule:
+        """Return the paper's mean-field guide, or another family on the same encoder.
+
+        The paper's guide on the sphere is the von Mises-Fisher one. ``refined`` is the paper's,
+        improved for each data point at evaluation.
+        """
+        if self.prior != "normal" and name != "paper":
+            raise UserError(f"--prior {self.prior} goes with --guide paper alone; got {name}.")
+        if name == "refined":
+            return Refined(model, self.build_guide("paper", model), refining=False)
+        assert isinstance(model, VAE)
+        if isinstance(model.prior, VampPrior):
+            assert isinstance(model.prior.family, Family)
+            return Amortised(model.prior.encoder, z=model.prior.family)
+        kind = VonMisesFisherFamily if self.prior == "sphere" else FAMILIES.get(name, MeanField)
+        encoder, family = self.build_encoder(kind)
+        return Amortised(encoder, z=family)
+
+    def build_encoder(self, kind: Callable[[int, int], Family]) -> tuple[nn.Module, Family]:
+        """Return the encoder, and the family of that kind on its features."""
+        encoder: ConvEncoder | DenseEncoder
+        if self.networks == "conv":
+            encoder = ConvEncoder(channels=self.x_shape[0])
+        else:
+            encoder = DenseEncoder(self.x_shape, self.hidden_dims)
+        return encoder, kind(encoder.features_dim, self.z_dim)
+
+    def build_loss(self) -> ELBO:
+        """Return the ELBO with the analytic divergence of the paper where there is one."""
+        return TraceAnalytic_ELBO(max_plate_nesting=1)
+
+    def build_batches(self, split: str, splits: Splits) -> BatchMaker:
+        """Return the data as they are, or binarised anew in each batch."""
+        examples = getattr(splits, split)
+        return Binarised(examples) if self.binarise else Plain(examples)
+
+    def build_likelihood(self) -> Likelihood:
+        """Return `p(x | decoder(z))`."""
+        event_dims = len(self.x_shape)
+        if self.likelihood == "bernoulli":
+            return Bernoulli(event_dims)
+        return Normal(self.scale, event_dims)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifoldVAEStory(VAEStory):
+    """The models that Connor et al. (2020) compare with on the manifolds, and their table 2."""
+
+    name: ClassVar[str] = "vaells-baselines"
+    paper: ClassVar[str] = "Connor, Canal and Rozell 2020, section 4"
+    guides: ClassVar[tuple[str, ...]] = ("paper",)
+
+    batch_size: int = 30
+    z_dim: int = 2
+    networks: Literal["conv", "dense"] = "dense"
+    hidden_dims: tuple[int, ...] = (512,)
+    likelihood: Literal["bernoulli", "normal"] = "normal"
+
+
+# The paper trains for 200 epochs with Adam at 1e-4, halved every 50. Here ten times that step
+# makes do with fewer epochs, and keeps the three halvings.
+SHORT: dict[str, Any] = {"epochs": 16, "halve_every": 4, "validation": 5_000}
+
+RECIPES: dict[str, VAEStory] = {
+    # The embedded digits are 1,797 small images: more epochs, and a validation set to match.
+    "vae-digits": VAEStory(data="digits", epochs=60, halve_every=15, validation=180),
+    "vae-mnist": VAEStory(data="mnist", **SHORT),
+    "vae-fashion-mnist": VAEStory(data="fashion-mnist", **SHORT),
+}
+for _data, _epochs, _validation in (("swiss-roll", 91, 500), ("circles", 308, 200)):
+    _normal = ManifoldVAEStory(data=_data, epochs=_epochs, validation=_validation)
+    RECIPES[f"vae-{_data}"] = _normal
+    RECIPES[f"hyperspherical-vae-{_data}"] = replace(_normal, prior="sphere")
+    RECIPES[f"vamp-vae-{_data}"] = replace(_normal, prior="vamp")

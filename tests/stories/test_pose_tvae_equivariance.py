@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+
+from pyro_latents.data.affine import rotate
+from pyro_latents.stories.pose_tvae.equivariance import circular_correlation, equivariance
+
+TURNS = torch.arange(36) * (2 * math.pi / 36)
+
+
+@pytest.mark.parametrize(
+    ("angle", "expected"),
+    [
+        (lambda t: t, 1.0),
+        (lambda t: t + 2.0, 1.0),
+        (lambda t: t + 2 * math.pi * (t > 3), 1.0),
+        (lambda t: -t + 1.0, -1.0),
+        (lambda t: 2 * t, 0.0),
+        (lambda t: torch.zeros_like(t), 0.0),
+    ],
+    ids=["same", "shifted", "wrapped", "opposed", "doubled", "fixed"],
+)
+def test_correlation_of_an_angle_with_the_turns(angle, expected):
+    assert circular_correlation(TURNS, angle(TURNS)).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_correlation_equals_the_definition_by_sines():
+    torch.manual_seed(0)
+    a = 0.5 * torch.randn(2000)
+    b = a + 0.5 * torch.randn(2000)
+    a, b = (x - torch.complex(x.cos(), x.sin()).mean().angle() for x in (a, b))
+    sines = (a.sin() * b.sin()).mean() / (a.sin().square().mean() * b.sin().square().mean()).sqrt()
+    torch.testing.assert_close(circular_correlation(a, b), sines, atol=0.02, rtol=0)
+
+
+def bars(batch: int = 3) -> torch.Tensor:
+    """A dot off the centre: its direction is the angle by which the image was turned."""
+    image = torch.zeros(batch, 1, 29, 29)
+    image[:, :, 13:16, 22:25] = 1
+    return image
+
+
+def direction(x: torch.Tensor) -> torch.Tensor:
+    rows = torch.linspace(1, -1, 29)[:, None]
+    columns = torch.linspace(-1, 1, 29)
+    return torch.atan2((x * rows).sum((-3, -2, -1)), (x * columns).sum((-3, -2, -1)))
+
+
+def test_a_pose_that_follows_and_a_reference_that_stays():
+    found = equivariance(bars(), direction, lambda x: rotate(x, -direction(x)))
+    assert found.within > 0.999
+    assert found.pooled > 0.999
+    assert found.reference_change < 0.2 * found.input_change
+
+
+def test_a_pose_that_stays_and_a_reference_that_follows():
+    found = equivariance(bars(), lambda x: torch.zeros(len(x)), lambda x: x)
+    assert found.within == pytest.approx(0, abs=1e-5)
+    assert found.reference_change == found.input_change
+
+
+def test_references_that_differ_between_images_lower_the_pooled_figure_only():
+    offset = torch.tensor([0.0, 2.0, 4.0])
+    found = equivariance(bars(), lambda x: direction(x) + offset, lambda x: x)
+    assert found.within > 0.999
+    assert found.pooled < 0.3
