@@ -73,7 +73,7 @@ VARIANTS: dict[str, dict[str, Settings]] = {
     "vaells-rotated-mnist": {"phases": PHASES},
     "vaells-digits": {"phases": PHASES},
     "vaells-mnist": {"phases": PHASES},
-    "equivae-digits": {"deform": {"deform": 0.1, "normalise": True}},
+    "equivae-digits": {"deform": {"deform": 0.1}},
     "equivae-svhn": {"digits": ON_DIGITS},
     "equivae-semi-digits": {
         "schedule": RISING,

@@ -175,7 +175,9 @@ def _compare(parser: Parser, arguments: list[str]) -> None:
 
 
 def _calibrate(parser: Parser, arguments: list[str]) -> None:
-    parser.add_argument("--points", type=int, default=500, help="data points to simulate")
+    parser.add_argument(
+        "--points", type=int, default=None, help="data points to simulate (default: up to 500)"
+    )
     parser.add_argument("--draws", type=int, default=200, help="of the guide for each of them")
     run, given = _open(parser, arguments)
     p_values, path = run.calibrate(points=given.points, draws=given.draws)

@@ -77,7 +77,7 @@ comparison.figure()
 
 # %%
 for run in (runs[0], runs[2]):
-    p_values, path = run.calibrate(points=50 if SHORT else 500, draws=20 if SHORT else 200)
+    p_values, path = run.calibrate(points=50 if SHORT else None, draws=20 if SHORT else 200)
     print(run.path.name, {site: f"{p:.2g}" for site, p in p_values.items()})
     plt.figure(figsize=(6, 5))
     plt.imshow(plt.imread(path))

@@ -23,7 +23,7 @@ from torch import Tensor
 from pyro_latents.data.affine import affine_matrix, centred_grid, move
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.data.examples import Examples, Splits, joined
-from pyro_latents.data.folders import held_out
+from pyro_latents.data.folders import check_labels, held_out, readable
 from pyro_latents.data.idx import NUM_CLASSES, as_images, idx_images
 from pyro_latents.data.rotated import in_chunks
 from pyro_latents.errors import UserError
@@ -34,6 +34,7 @@ MAX_ANGLE = math.radians(20)
 MAX_SHEAR = 0.2
 MAX_LOG_SCALE = math.log(1.25)
 PAGE = "1.mat"
+REMEDY = "Delete it and unpack the official archive again."
 OFFICIAL = "affNIST, official files"
 REGENERATED = "affNIST regenerated from MNIST (a stand-in, not the official files), seed {seed}"
 
@@ -164,26 +165,14 @@ def _read(path: Path) -> Examples:
             f"affNIST is incomplete: there is no {path}. Unpack the official archive of "
             f"{path.parent.name} there, or rename {path.parents[1]} to regenerate it from MNIST."
         )
-    # A damaged file makes the MATLAB reader fail in as many ways as there are kinds of damage.
-    try:
+    with readable(path, "a struct affNISTdata", REMEDY):
         data = loadmat(path)["affNISTdata"][0, 0]
         pixels = torch.from_numpy(np.ascontiguousarray(data["image"].T))
         y = torch.from_numpy(data["label_int"].astype(np.int64).ravel())
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(
-            f"{path} cannot be read as a MATLAB file with a struct affNISTdata ({reason}). "
-            f"Delete it and unpack the official archive again."
-        ) from error
     if pixels.dtype != torch.uint8 or pixels.shape != (len(y), CANVAS**2) or not len(y):
         raise UserError(
             f"{path} must hold {CANVAS**2}xN bytes of images and N labels; got "
-            f"{tuple(pixels.T.shape)} ({pixels.dtype}) and {len(y)} labels. "
-            f"Delete it and unpack the official archive again."
+            f"{tuple(pixels.T.shape)} ({pixels.dtype}) and {len(y)} labels. {REMEDY}"
         )
-    if not 0 <= int(y.min()) <= int(y.max()) < NUM_CLASSES:
-        raise UserError(
-            f"{path} has labels in {int(y.min())}..{int(y.max())}, outside 0..{NUM_CLASSES - 1}. "
-            f"Delete it and unpack the official archive again."
-        )
+    check_labels(y, NUM_CLASSES, path, REMEDY)
     return Examples(as_images(pixels).reshape(-1, *SHAPE), y, provenance=OFFICIAL)

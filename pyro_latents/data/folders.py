@@ -1,7 +1,11 @@
-"""Where the files of a data set are looked for, and what is said when they are not there."""
+"""Where the files of a data set are looked for, and what is said of missing and broken ones."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from torch import Tensor
 
 from pyro_latents.errors import UserError
 
@@ -49,3 +53,35 @@ def held_out(total: int, validation: int, title: str) -> int:
             f"examples; got {validation}."
         )
     return total - validation
+
+
+@contextmanager
+def readable(path: Path, content: str, remedy: str) -> Iterator[None]:
+    """Say in one line that a MATLAB file cannot be read.
+
+    Args:
+        path: The file.
+        content: What it should hold.
+        remedy: How a good one is got, as an imperative.
+    """
+    # A damaged file makes the MATLAB reader fail in as many ways as there are kinds of damage.
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{path} cannot be read as a MATLAB file with {content} ({reason}). {remedy}"
+        ) from error
+
+
+def check_labels(y: Tensor, num_classes: int, path: Path, remedy: str) -> None:
+    """Check that the labels of a file are those of its data set.
+
+    Raises:
+        UserError: if one is not.
+    """
+    low, high = int(y.min()), int(y.max())
+    if not 0 <= low <= high < num_classes:
+        raise UserError(
+            f"{path} has labels in {low}..{high}, outside 0..{num_classes - 1}. {remedy}"
+        )

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from pyro_latents.data.examples import Examples, Splits
-from pyro_latents.data.folders import held_out, not_found, torchvision_command
+from pyro_latents.data.folders import check_labels, held_out, not_found, torchvision_command
 from pyro_latents.errors import UserError
 
 SHAPE = (1, 28, 28)
@@ -67,11 +67,8 @@ def _read(title: str, data_dir: Path, part: str) -> Examples:
     import torchvision.datasets
 
     data = getattr(torchvision.datasets, title)(data_dir, train=part == "train", download=False)
-    if int(data.targets.max()) >= NUM_CLASSES:
-        raise UserError(
-            f"{_paths(title, data_dir, part)[1]} has a label {int(data.targets.max())}, outside "
-            f"0..{NUM_CLASSES - 1}. Replace it with {title}'s own file."
-        )
+    labels = _paths(title, data_dir, part)[1]
+    check_labels(data.targets, NUM_CLASSES, labels, f"Replace it with {title}'s own file.")
     return Examples(as_images(data.data).unsqueeze(1), data.targets, provenance=title)
 
 

@@ -5,13 +5,20 @@ from pathlib import Path
 import torch
 
 from pyro_latents.data.examples import Examples, Splits
-from pyro_latents.data.folders import held_out, not_found, torchvision_command
+from pyro_latents.data.folders import (
+    check_labels,
+    held_out,
+    not_found,
+    readable,
+    torchvision_command,
+)
 from pyro_latents.data.idx import as_images
 from pyro_latents.errors import UserError
 
 SHAPE = (3, 32, 32)
 NUM_CLASSES = 10
 PARTS = ("train", "test")
+REMEDY = "Delete it and get SVHN again."
 
 
 def svhn(data_dir: Path, validation: int = 3_257) -> Splits:
@@ -57,25 +64,14 @@ def _read(folder: Path, part: str) -> Examples:
         split_list = {name: [url, file, None] for name, (url, file, _) in SVHN.split_list.items()}
 
     path = folder / f"{part}_32x32.mat"
-    # A damaged file makes the MATLAB reader fail in as many ways as there are kinds of damage.
-    try:
+    with readable(path, "X and y", REMEDY):
         data = AnySize(folder, part)
         x, y = torch.from_numpy(data.data), torch.from_numpy(data.labels)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(
-            f"{path} cannot be read as a MATLAB file with X and y ({reason}). "
-            f"Delete it and get SVHN again."
-        ) from error
     if x.shape[1:] != SHAPE or x.dtype != torch.uint8 or y.shape != x.shape[:1]:
         raise UserError(
             f"{path} must hold X of 32x32x3xN bytes and as many labels y; got X of "
             f"{'x'.join(map(str, x.permute(2, 3, 1, 0).shape))} ({x.dtype}) and y of "
-            f"{tuple(y.shape)}. Delete it and get SVHN again."
+            f"{tuple(y.shape)}. {REMEDY}"
         )
-    if not 0 <= int(y.min()) <= int(y.max()) < NUM_CLASSES:
-        raise UserError(
-            f"{path} has labels in {int(y.min())}..{int(y.max())}, outside 0..{NUM_CLASSES - 1}. "
-            f"Delete it and get SVHN again."
-        )
+    check_labels(y, NUM_CLASSES, path, REMEDY)
     return Examples(as_images(x), y, provenance="SVHN, cropped digits")

@@ -94,7 +94,7 @@ def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) ->
         batches = parts.batches("test", limit=points)
         for site, count in active_units(parts.guide, batches, seed=parts.seed).items():
             found[f"active_units_{site}"] = count
-        found["guide_parameters"] = _size(parts.guide)
+        found["guide_parameters"] = _size(parts.guide, parts.model)
         found["seconds_per_step"] = seconds_per_step(run.folder.read_history())
         rows.append(found)
     return Comparison(_labels(runs), tuple(rows))
@@ -121,10 +121,12 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(f"{guide} ({run.path})" for guide, run in zip(guides, runs, strict=True))
 
 
-def _size(guide: Any) -> int:
+def _size(guide: Any, model: nn.Module) -> int:
+    """The number of the guide's parameters, without those that it shares with the model."""
     if not isinstance(guide, nn.Module):
         return 0
-    return sum(parameter.numel() for parameter in guide.parameters())
+    shared = set(model.parameters())
+    return sum(own.numel() for own in guide.parameters() if own not in shared)
 
 
 def _shown(value: float | None) -> str:

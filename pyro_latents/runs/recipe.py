@@ -34,6 +34,8 @@ from pyro_latents.training.step import Objective
 
 # Enough for stories that compare data points with each other, and quickly run.
 CHECKED_POINTS = 4
+# What a calibration simulates where it is not told how much.
+CALIBRATED_POINTS = 500
 RECORDED_PACKAGES = (
     "pyro-latents",
     "pyro-ppl",
@@ -364,20 +366,24 @@ class Run:
         metrics = self.parts.story.metrics(self.parts, batches, sampling)
         return {"test_points": len(batches), **metrics}
 
-    def calibrate(self, *, points: int = 500, draws: int = 200) -> tuple[dict[str, float], Path]:
+    def calibrate(
+        self, *, points: int | None = None, draws: int = 200
+    ) -> tuple[dict[str, float], Path]:
         """Rank true latent variables under the guide, on data simulated from the model.
 
         Args:
-            points: Data points to simulate.
+            points: Data points to simulate, no more than there are test points; None for 500,
+                or as many as there are.
             draws: Of the guide for each of them.
 
         Returns:
             The p-value of uniform ranks by site, also added to ``metrics.json``, and the path of
             the figure.
         """
+        available = len(self.parts.splits.test)
+        points = min(CALIBRATED_POINTS, available) if points is None else points
         if points < 2 or draws < 1:
             raise UserError(f"give --points 2 and --draws 1 or more; got {points} and {draws}.")
-        available = len(self.parts.splits.test)
         if points > available:
             raise UserError(
                 f"--points {points} are more than the {available} test points, whose classes and "

@@ -101,8 +101,9 @@ class Parts:
 
     def first_batch(self, split: str = "train", *, size: int) -> tuple[Any, ...]:
         """Return one batch of the first data points of a split."""
-        maker = self.batches(split, limit=size)
-        return Batches(maker, len(maker), seed=self.seed, shuffle=False).batch(0)
+        maker = self.batches(split)
+        size = min(size, len(maker))
+        return Batches(maker, size, seed=self.seed, shuffle=False).batch(0)
 
     def loader(self, split: str, *, rank: int = 0, world_size: int = 1) -> Batches | None:
         """Return the batches of a split for a rank of several, None if the split is empty."""

@@ -110,7 +110,7 @@ def test_rejects_labels_of_another_length(tiny_idx, write_idx):
 def test_rejects_labels_outside_the_classes(tiny_idx, write_idx):
     root = tiny_idx("MNIST")
     write_idx(root / "MNIST/raw" / LABELS, np.arange(30))
-    with pytest.raises(UserError, match=rf"{LABELS} has a label 29, outside 0\.\.9"):
+    with pytest.raises(UserError, match=rf"{LABELS} has labels in 0\.\.29, outside 0\.\.9"):
         idx_images("MNIST", root)
 
 

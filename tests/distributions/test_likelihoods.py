@@ -23,9 +23,10 @@ def test_draws_are_binary_and_expanding_keeps_the_support():
     distribution.log_prob(torch.full((50, 3), 0.5))
 
 
-def test_normal_refuses_a_scale_of_zero():
-    with pytest.raises(ValueError, match=r"positive scale; got 0\.0"):
-        Normal(0.0)
+@pytest.mark.parametrize("scale", [0.0, float("nan")])
+def test_normal_refuses_a_scale_that_is_not_positive(scale):
+    with pytest.raises(ValueError, match=f"positive scale; got {scale}"):
+        Normal(scale)
 
 
 def test_event_dims_make_the_event():

@@ -10,7 +10,7 @@ from pyro_latents.data.batches import Plain
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
-from pyro_latents.evaluation.evidence import log_evidence
+from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence
 from pyro_latents.evaluation.pareto import pareto_k
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -97,6 +97,14 @@ def test_a_site_outside_of_the_data_plate_is_named():
 def test_particles_must_be_positive(pca):
     with pytest.raises(UserError, match="num_particles must be at least 1; got 0"):
         log_evidence(pca.model, pca.exact_guide, torch.randn(2, 5), num_particles=0)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_how_to_sample_must_be_positive(value):
+    with pytest.raises(UserError, match=f"--particles must be at least 1; got {value}"):
+        ImportanceSampling(particles=value)
+    with pytest.raises(UserError, match=f"--likelihood-points must be at least 1; got {value}"):
+        ImportanceSampling(points=value)
 
 
 def arviz_k(log_weights):

@@ -172,6 +172,19 @@ def test_a_run_is_trained_and_measured(label_posterior, tmp_path):
     assert {path.name for path in run.plot()} == {"images.png", "history.png"}
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["equivae-digits", "equivae-semi-digits"])
+def test_training_in_other_number_formats(name, precision, tmp_path):
+    labels = {"labels": 40, "warm_up": 0.5, "ramp": 0.5} if "semi" in name else {}
+    recipe = zoo.recipe(name, limit_train=140, validation=50, **labels, **SMALL)
+    run = recipe.train(
+        tmp_path / "run", steps=2, precision=precision, accelerator="cpu", progress=False
+    )
+    means = run.parts.model.class_means
+    assert means.isfinite().all()
+    assert means.any(1).all()
+
+
 def test_a_resumed_run_goes_on_exactly(tmp_path):
     def recipe():
         return zoo.recipe("equivae-semi-digits", limit_train=300, labels=20, **SMALL)
