@@ -1,11 +1,11 @@
 """Print the first training losses of every recipe to the last digit, and what a change moved.
 
 Each training is `recipe.train` on one thread of the CPU, from seed 0, with so little data that it
-crosses the ends of epochs. Beside its losses, in nats per data point, stand those of validation and
-a digest of all parameters afterwards. Recipes are trained with the paper's guide and with another
-one where they have it, and once more with other settings where the first steps would not show all
-that a training does: phases, weights that change, learning rates that are halved. A recipe whose
-data are not at hand is left out, and named on the error stream.
+crosses the ends of epochs. Beside its losses, in nats per data point, stand those of validation
+and a digest of all parameters afterwards. Recipes are trained with the paper's guide and with
+another one where they have it, and once more with other settings where the first steps would not
+show all that a training does: phases, weights that change, learning rates that are halved. A recipe
+whose data are not at hand is left out, and named on the error stream.
 
     python benchmarks/first_losses.py [RECIPE ...] [--data-dir DIR] --out before.json
     python benchmarks/first_losses.py [RECIPE ...] [--data-dir DIR] --against before.json
@@ -142,7 +142,9 @@ def summary(programs: Iterable[nn.Module]) -> dict[str, Any]:
     """The norm, digest and number of the parameters, whatever their names and order are."""
     parameters = {id(p): p.detach() for program in programs for p in program.parameters()}
     digests = sorted(
-        hashlib.sha256(repr(tuple(p.shape)).encode() + p.contiguous().numpy().tobytes()).hexdigest()
+        hashlib.sha256(
+            repr(tuple(p.shape)).encode() + p.contiguous().numpy().tobytes()
+        ).hexdigest()
         for p in parameters.values()
     )
     squares = [p.double().square().sum().item() for p in parameters.values()]

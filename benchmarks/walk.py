@@ -1,11 +1,11 @@
 """Count the files of this project that one training step passes, and the moves between them.
 
 A move is a call from a function in one file of the project to a function in another; frames of
-Pyro, PyTorch and Lightning between the two are looked through, and returns are not counted. Counted
-are the loss of one batch and its gradient, by `loss(model, guide)` alone, and a whole step of the
-training loop: from the request for its batch to that for the next one. The first is the second
-call of its kind, the second a step in the middle of an epoch after which Pyro's checks of the first
-ten are over. Calls are those of all Python functions, whosever they are.
+Pyro, PyTorch and Lightning between the two are looked through, and returns are not counted.
+Counted are the loss of one batch and its gradient, by `loss(model, guide)` alone, and a whole step
+of the training loop: from the request for its batch to that for the next one. The first is the
+second call of its kind, the second a step in the middle of an epoch after which Pyro's checks of
+the first ten are over. Calls are those of all Python functions, whosever they are.
 
 At the end stand the files that VAELLS is made of, those of transport/ apart: first those in which
 anything runs to build its parts or to take a step of any phase, then those of the run around it.
