@@ -4,10 +4,11 @@ Each training is `recipe.train` on one thread of the CPU, from seed 0, with so l
 crosses the ends of epochs. Beside its losses, in nats per data point, stand those of validation
 and a digest of all parameters afterwards. Recipes are trained with the paper's guide and with
 another one where they have it, and once more with other settings where the first steps would not
-show all that a training does: phases, weights that change, learning rates that are halved. A recipe
-whose data are not at hand is left out, and named on the error stream.
+show all that a training does: phases, weights that change, learning rates that are halved. A
+recipe whose data are not at hand is left out, and named on the error stream.
 
     python benchmarks/first_losses.py [RECIPE ...] [--data-dir DIR] --out before.json
+        [--guides paper|two|all] [--precision 64-true]
     python benchmarks/first_losses.py [RECIPE ...] [--data-dir DIR] --against before.json
 """
 
@@ -119,7 +120,13 @@ def cases(name: str, which: str) -> Iterator[tuple[str, str, Settings]]:
 
 
 def first_losses(
-    name: str, guide: str, settings: Settings, *, steps: int, data_dir: str | None
+    name: str,
+    guide: str,
+    settings: Settings,
+    *,
+    steps: int,
+    data_dir: str | None = None,
+    precision: str = "32-true",
 ) -> dict[str, Any]:
     """Train for some steps and return the losses, and what became of the parameters."""
     known = zoo.recipes()[name]
@@ -129,7 +136,13 @@ def first_losses(
     limit = int(BATCHES * settings.get("batch_size", known.batch_size)) + labels
     recipe = zoo.recipe(name, guide=guide, data_dir=data_dir, limit_train=limit, **settings)
     with recorded() as losses, tempfile.TemporaryDirectory() as folder:
-        run = recipe.train(Path(folder) / "run", steps=steps, accelerator="cpu", progress=False)
+        run = recipe.train(
+            Path(folder) / "run",
+            steps=steps,
+            accelerator="cpu",
+            precision=precision,
+            progress=False,
+        )
         rows = list(DictReader((run.path / "history.csv").open()))
     return {
         "losses": [loss.item() for loss in losses],
@@ -196,6 +209,7 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guides", choices=("paper", "two", "all"), default="two")
+    parser.add_argument("--precision", default="32-true")
     parser.add_argument("--against", type=Path, help="what was printed before a change")
     parser.add_argument("--out", type=Path, help="a file, in the place of the output stream")
     given = parser.parse_args()
@@ -206,7 +220,12 @@ def main() -> None:
         for case, guide, settings in cases(name, given.guides):
             try:
                 one = first_losses(
-                    name, guide, settings, steps=given.steps, data_dir=given.data_dir
+                    name,
+                    guide,
+                    settings,
+                    steps=given.steps,
+                    data_dir=given.data_dir,
+                    precision=given.precision,
                 )
             except UserError as error:
                 print(f"{case}, {guide}: left out, {error}", file=sys.stderr)

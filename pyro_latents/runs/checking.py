@@ -30,7 +30,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.files import write_json, write_text
 from pyro_latents.plots import image_rows, save
 from pyro_latents.programs import evaluation_mode, local_parameters
-from pyro_latents.runs.recipe import Run
+from pyro_latents.runs.recipe import Run, check_seed
 from pyro_latents.stories.story import Parts
 from pyro_latents.text import aligned
 
@@ -89,6 +89,7 @@ def check(
     for option, value, least in (("images", images, 2), ("draws", draws, 1)):
         if value < least:
             raise UserError(f"--{option} must be at least {least}; got {value}.")
+    check_seed(seed)
     parts = run.parts
     test = parts.splits.test.take(slice(images))
     batches = parts.batches("test", limit=images)

@@ -82,6 +82,8 @@ def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) ->
     Raises:
         UserError: if there are fewer than two runs, or they are of different stories or data.
     """
+    if points < 1:
+        raise UserError(f"--points must be at least 1; got {points}.")
     if len(runs) < 2:
         raise UserError("compare two runs or more: give their folders.")
     _check_comparable(runs)

@@ -134,6 +134,8 @@ class RunFolder:
         Raises:
             UserError: if the folder is missing, is not a run, or its configuration is damaged.
         """
+        if self.path.is_file():
+            raise UserError(f"{self.path} is a file, not the folder of a run.")
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not there: train a recipe with --out {self.path}.")
         if not self.config_path.is_file():

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, fields
 from functools import cached_property, partial
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,7 @@ class Recipe:
                 f"{name} has no guide {guide!r}: {did_you_mean(guide, story.guides, '')} "
                 f"Its guides are {', '.join(story.guides)}."
             )
-        # The largest that torch takes, less the one that the guide's own seed needs.
-        if not 0 <= seed < 2**63 - 1:
-            raise UserError(f"--seed must be from 0 to 2**63 - 2; got {seed}.")
+        check_seed(seed)
         self.name = name
         self.story = story
         self.seed = seed
@@ -412,6 +411,16 @@ class Run:
             return self._data_dir
         trained_with = self.config["data_dir"]
         return trained_with if trained_with and Path(trained_with).is_dir() else None
+
+
+def check_seed(seed: int) -> None:
+    """See that torch takes a seed, and the next one, which the guide's parameters have.
+
+    Raises:
+        UserError: if not.
+    """
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**63 - 1):
+        raise UserError(f"--seed must be a whole number from 0 to 2**63 - 2; got {seed!r}.")
 
 
 def plain(value: Any) -> Any:
