@@ -105,6 +105,8 @@ def _train(parser: Parser, arguments: list[str]) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write its event files too")
     numbers = _add_numbers(parser, story)
     given = parser.parse_args(rest)
+    if given.out == "":
+        raise UserError("--out is empty: name the folder to write.")
     if given.resume and given.out is None:
         raise UserError("--resume goes on with a run: name its folder with --out.")
     if given.steps is not None and given.epochs != story.epochs:

@@ -25,6 +25,7 @@ from pyro_latents.reproduce import (
     vive_figures,
 )
 from pyro_latents.reproduce.experiment import Budget, Context, Experiment, Result, hardware
+from pyro_latents.runs.recipe import check_seed
 from pyro_latents.text import did_you_mean
 
 PAPERS = (
@@ -75,6 +76,7 @@ def reproduce(
     known = experiments()
     if name not in known:
         raise UserError(f"unknown table {name!r}: {did_you_mean(name, known)}")
+    check_seed(seed)
     chosen, out = known[name], Path(out)
     context = Context(_budget(chosen, budget), out, data, data_dir, seed, processes)
     if out.exists() and not out.is_dir():

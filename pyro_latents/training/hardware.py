@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 from typing import Any, TypeVar, cast
 
 import torch
@@ -120,12 +121,23 @@ def one_voice(fabric: Fabric, first: bool) -> Iterator[None]:
         if not first:
             # The first rank says it, or its end is why this one cannot go on.
             _leave_quietly(error)
-        for process in getattr(fabric.strategy.launcher, "procs", ()):
-            process.kill()
-            process.wait()
+        _end_others(getattr(fabric.strategy.launcher, "procs", []))
         raise
     if not first:
         sys.stdout = open(os.devnull, "w")
+
+
+def _end_others(processes: list[Popen]) -> None:
+    """End the processes of the other ranks.
+
+    Lightning watches the same list for a rank that ended before its time, and would kill this
+    process for it: it must not see them end.
+    """
+    ended = processes.copy()
+    processes.clear()
+    for process in ended:
+        process.kill()
+        process.wait()
 
 
 def _leave_quietly(error: BaseException) -> None:
