@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -71,6 +72,9 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if number == 0 else "w"))
+        if isinstance(stream := getattr(sys, name), TextIOWrapper):
+            # A letter that a terminal does not have is no reason to end.
+            stream.reconfigure(errors="replace")
 
 
 def _drop_output() -> None:

@@ -42,6 +42,8 @@ class Parser(ArgumentParser):
             return super().parse_args(*args, **kwargs)
         except UnicodeDecodeError as error:
             raise UserError("the file of --config is no text; write it as YAML.") from error
+        except RecursionError as error:
+            raise UserError("the file of --config refers to itself.") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -52,6 +54,9 @@ class Parser(ArgumentParser):
             line = line.replace(f"Expected a <class '{kind}'>. Got value:", f"give {words}; got")
         if found := re.match(r"unrecognized arguments: (--[\w-]+)", line):
             line = f"{line}: {did_you_mean(found[1], self._options(), 'there is no such option')}"
+        if found := re.match(r"Option '([\w.]+)' is not accepted", line):
+            near = did_you_mean(f"--{found[1].replace('_', '-')}", self._options(), "see --help")
+            line = f"--config has an unknown option {found[1]}: {near}"
         if line.startswith(("Problems parsing", "Unexpected config")):
             line = f"--config cannot be read as options: {line}"
         line = line if len(line) < LONGEST else f"{line[:LONGEST]}..."
@@ -90,21 +95,27 @@ def _train(parser: Parser, arguments: list[str]) -> None:
     story = story_of(name)
     parser = Parser(prog=f"{prog} {name}", description=f"Train {name} ({story.paper}).")
     parser.add_argument("--config", action="config", help="a YAML file of these options")
-    parser.add_argument("--guide", default=story.guides[0], help=", ".join(story.guides))
+    parser.add_argument("--guide", type=str, default=story.guides[0], help=", ".join(story.guides))
     parser.add_argument("--steps", type=int, default=None, help="gradient steps, not epochs")
     parser.add_argument("--limit-train", type=int, default=None, help="training points to use")
     _add_data_dir(parser)
-    parser.add_argument("--out", default=None, help="the run folder (default: runs/NAME)")
+    parser.add_argument(
+        "--out", type=str, default=None, help="the run folder (default: runs/NAME)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of parameters, batches and draws")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--devices", type=int, default=1, help="devices of a machine")
     parser.add_argument("--nodes", type=int, default=1, help="machines, started by a cluster")
-    parser.add_argument("--accelerator", default="auto", help="auto, cpu or gpu")
-    parser.add_argument("--precision", default="32-true", help="such as bf16-mixed")
+    parser.add_argument("--accelerator", type=str, default="auto", help="auto, cpu or gpu")
+    parser.add_argument("--precision", type=str, default="32-true", help="such as bf16-mixed")
     parser.add_argument("--compile", action="store_true", help="compile encoders and decoders")
     parser.add_argument("--tensorboard", action="store_true", help="write its event files too")
     numbers = _add_numbers(parser, story)
     given = parser.parse_args(rest)
+    for flag in ("resume", "compile", "tensorboard"):
+        # A file may have anything in their place.
+        if not isinstance(given[flag], bool):
+            raise UserError(f"--{flag} must be true or false; got {given[flag]!r}.")
     if given.out == "":
         raise UserError("--out is empty: name the folder to write.")
     if given.resume and given.out is None:
@@ -163,12 +174,13 @@ def _compare(parser: Parser, arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="folders of the runs")
     parser.add_argument("--particles", type=int, default=1000, help="importance samples")
     parser.add_argument("--points", type=int, default=100, help="test points to measure on")
-    parser.add_argument("--out", default="comparison", help="the folder to write")
+    parser.add_argument("--out", type=str, default="comparison", help="the folder to write")
     _add_data_dir(parser)
     given = parser.parse_args(arguments)
     from pyro_latents import zoo
-    from pyro_latents.runs.comparison import compare
+    from pyro_latents.runs.comparison import check_free, compare
 
+    check_free(Path(given.out))
     runs = [zoo.open_run(path, data_dir=given.data_dir) for path in given.runs]
     comparison = compare(runs, particles=given.particles, points=given.points)
     print(comparison.as_text())
@@ -203,10 +215,14 @@ def _report(parser: Parser, arguments: list[str]) -> None:
 
 def _reproduce(parser: Parser, arguments: list[str]) -> None:
     parser.add_argument("table", nargs="?", help="its name; without one, all are listed")
-    parser.add_argument("--budget", default="paper", help="quick (minutes), hours or paper")
-    parser.add_argument("--data", default=None, help="another data set than the paper's")
+    parser.add_argument(
+        "--budget", type=str, default="paper", help="quick (minutes), hours or paper"
+    )
+    parser.add_argument("--data", type=str, default=None, help="another data set than the paper's")
     _add_data_dir(parser)
-    parser.add_argument("--out", default=None, help="folder to write (default: results/TABLE)")
+    parser.add_argument(
+        "--out", type=str, default=None, help="folder to write (default: results/TABLE)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     given = parser.parse_args(arguments)
     from pyro_latents.reproduce.tables import experiments, reproduce
@@ -249,11 +265,13 @@ def _open(parser: Parser, arguments: list[str]) -> tuple[Any, Any]:
     given = parser.parse_args(arguments)
     from pyro_latents import zoo
 
-    return zoo.open_run(given.run, data_dir=given.data_dir), given
+    run = zoo.open_run(given.run, data_dir=given.data_dir)
+    run.folder.check_writable()
+    return run, given
 
 
 def _add_data_dir(parser: Parser) -> None:
-    parser.add_argument("--data-dir", default=None, help="folder of the data sets")
+    parser.add_argument("--data-dir", type=str, default=None, help="folder of the data sets")
 
 
 def _add_numbers(parser: Parser, story: Any) -> list[str]:

@@ -16,6 +16,15 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
         write: Writes the content to the open binary file that it is given.
     """
     path = Path(path)
+    try:
+        _write(path, write)
+    except OSError as error:
+        # Nobody knows the file that was to be renamed, and a full disk names none.
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -3,10 +3,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from pyro_latents.cli import main
-from pyro_latents.training.checkpoint import write_checkpoint
 
 QUICK = ["--networks", "dense", "--accelerator", "cpu"]
 
@@ -67,97 +65,6 @@ def test_options_may_come_from_a_file(tmp_path):
     out = tmp_path / "run"
     assert main(["train", "vae-digits", "--config", str(config), "--out", str(out)]) == 0
     assert "z_dim: 3" in (out / "config.yaml").read_text()
-
-
-MISTAKES = {
-    "unknown command": (["trian"], "unknown command 'trian': did you mean train?"),
-    "no recipe": (["train"], "train which recipe?"),
-    "unknown recipe": (["train", "vae-minst"], "unknown recipe 'vae-minst': did you mean vae-"),
-    "unknown guide": (
-        ["train", "vae-digits", "--guide", "mean-feild"],
-        "vae-digits has no guide 'mean-feild': did you mean mean-field? Its guides are paper,",
-    ),
-    "abbreviation": (["train", "vae-digits", "--z", "3"], "unrecognized arguments: --z"),
-    "no number": (["train", "vae-digits", "--epochs", "many"], "--epochs"),
-    "no data": (["train", "vae-mnist", "--data-dir", "/nowhere"], "/nowhere"),
-    "no training points": (["train", "vae-digits", "--limit-train", "0"], "--limit-train must"),
-    "negative epochs": (["train", "vae-digits", "--epochs", "-3"], "--epochs must be positive"),
-    "no steps": (["train", "vae-digits", "--steps", "0"], "--steps must be at least 1; got 0"),
-    "both": (
-        ["train", "vae-digits", "--steps", "9", "--epochs", "2"],
-        "either --epochs or --steps",
-    ),
-    "resume nothing": (["train", "vae-digits", "--resume"], "name its folder with --out"),
-    "no run": (["evaluate", "/nowhere/run"], "/nowhere/run is not there"),
-    "no particles": (["evaluate", "{run}", "--particles", "0"], "--particles must be at least 1"),
-    "no test points": (["evaluate", "{run}", "--limit-test", "0"], "--limit-test must be"),
-    "no likelihood": (["evaluate", "{run}", "--likelihood-points", "0"], "--likelihood-points"),
-    "unknown table": (["reproduce", "table"], "unknown table 'table'"),
-}
-
-
-@pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_gets_one_line_and_a_non_zero_exit(case, run, capsys):
-    command, message = MISTAKES[case]
-    status = main([part.format(run=run) for part in command])
-    error = capsys.readouterr().err
-    assert status == 2
-    assert message in error
-    assert error.count("\n") == 1
-    assert error.startswith("pyro-latents: error: ")
-
-
-def break_checkpoint(run):
-    content = (run / "checkpoint.ckpt").read_bytes()
-    (run / "checkpoint.ckpt").write_bytes(content[: len(content) // 2])
-
-
-def put_a_foreign_checkpoint(run):
-    write_checkpoint(
-        run / "checkpoint.ckpt",
-        {"parameters": {"weight": torch.zeros(2)}, "optimizers": {}, "progress": {}},
-    )
-
-
-class Harmful:
-    def __reduce__(self):
-        return (print, ("unpickled",))
-
-
-def put_a_harmful_checkpoint(run):
-    torch.save({"state_dict": Harmful()}, run / "checkpoint.ckpt")
-
-
-DAMAGES = {
-    "no configuration": (lambda run: (run / "config.yaml").unlink(), "is not a run"),
-    "broken configuration": (lambda run: (run / "config.yaml").write_text("{"), "is damaged"),
-    "other file": (lambda run: (run / "config.yaml").write_text("a: 1"), "names no recipe"),
-    "no checkpoint": (
-        lambda run: (run / "checkpoint.ckpt").unlink(),
-        "has no checkpoint",
-    ),
-    "truncated checkpoint": (break_checkpoint, "is truncated or damaged"),
-    "foreign checkpoint": (put_a_foreign_checkpoint, "does not fit the recipe"),
-    "harmful checkpoint": (put_a_harmful_checkpoint, "is truncated or damaged"),
-}
-
-
-@pytest.mark.parametrize("case", DAMAGES)
-def test_a_damaged_run_is_told(case, run, capsys):
-    damage, message = DAMAGES[case]
-    damage(run)
-    assert main(["evaluate", str(run)]) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.count("\n") == 1
-    assert "unpickled" not in captured.out
-
-
-def test_a_truncated_checkpoint_is_not_resumed(run, capsys):
-    break_checkpoint(run)
-    command = ["train", "vae-digits", "--steps", "24", "--out", str(run), "--resume", *QUICK]
-    assert main(command) == 2
-    assert "is truncated or damaged" in capsys.readouterr().err
 
 
 def test_missing_data_leave_no_folder_behind(tmp_path, capsys):

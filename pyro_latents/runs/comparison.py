@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,15 +61,22 @@ class Comparison:
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``comparison.json`` and ``comparison.png`` and return their paths."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be made ({error.strerror}): give another --out."
-            ) from error
+        check_free(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "comparison.json"
         write_json(path, dict(zip(self.labels, self.rows, strict=True)))
         return [path, save(self.figure(), folder / "comparison.png")]
+
+
+def check_free(folder: Path) -> None:
+    """See that a comparison can be written to a folder, before minutes are spent on it.
+
+    Raises:
+        UserError: if not.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{folder} cannot be written: give another --out.")
 
 
 def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) -> Comparison:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -22,6 +23,16 @@ from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_che
 
 # What `pyro-latents` measures and draws of a run, and what is of no use once it is trained on.
 RESULTS = ("metrics.json", "figures", "checks", "report.html")
+# What a configuration has at least, and of which kinds.
+CONFIG: dict[str, tuple[type, ...]] = {
+    "recipe": (str,),
+    "guide": (str,),
+    "seed": (int,),
+    "data_dir": (str, NoneType),
+    "limit_train": (int, NoneType),
+    "settings": (dict,),
+    "training": (dict,),
+}
 
 
 class RunFolder:
@@ -61,10 +72,10 @@ class RunFolder:
         Raises:
             UserError: if it cannot be made, or another process trains in it.
         """
-        if self.path.is_symlink() and not self.path.exists():
-            raise UserError(f"{self.path} is a link to nothing: give another --out.")
-        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         with self._writing():
+            if self.path.is_symlink() and not self.path.exists():
+                raise UserError(f"{self.path} is a link to nothing: give another --out.")
+            made = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
         with self._locked():
             try:
@@ -114,6 +125,15 @@ class RunFolder:
         finally:
             os.close(handle)
 
+    def check_writable(self) -> None:
+        """See that results can be added, before minutes are spent on them.
+
+        Raises:
+            UserError: if not.
+        """
+        if not os.access(self.path, os.W_OK):
+            raise UserError(f"{self.path} cannot be written: copy the run to where it can be.")
+
     def put_results_aside(self, step: int) -> None:
         """Move what was measured of a run that is trained on, so that nobody takes it for new."""
         found = [self.path / name for name in RESULTS if (self.path / name).exists()]
@@ -149,12 +169,14 @@ class RunFolder:
             raise UserError(f"{self.config_path} is damaged; train the run anew.") from error
         if not isinstance(config, dict) or "recipe" not in config:
             raise UserError(f"{self.config_path} names no recipe; train the run anew.")
-        for key in ("guide", "seed", "data_dir", "limit_train", "settings", "training"):
+        for key, kinds in CONFIG.items():
             if key not in config:
                 raise UserError(f"{self.config_path} has no {key}; train the run anew.")
-        for key in ("settings", "training"):
-            if not isinstance(config[key], dict):
-                raise UserError(f"{self.config_path} has no {key} by name; train the run anew.")
+            if not isinstance(config[key], kinds):
+                raise UserError(
+                    f"{self.config_path} has a {key} that makes no sense, {config[key]!r}; "
+                    "train the run anew."
+                )
         return config
 
     def read_parameters(self) -> dict[str, torch.Tensor]:
@@ -185,9 +207,12 @@ class RunFolder:
         try:
             with self.history_path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError):
+            for row in rows:
+                for name in ("epoch", "step", "loss", "seconds"):
+                    float(row[name])
+        except (OSError, ValueError, KeyError, TypeError):
             rows = []
-        if not rows or None in rows[-1].values():
+        if not rows:
             raise UserError(
                 f"{self.history_path} is missing or damaged: train the run with --resume."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from numbers import Integral
@@ -166,6 +166,7 @@ class Recipe:
         # The others learn from it which folder it is.
         first = is_first_rank(fit_options.ranks)
         with folder.held() if first else nullcontext():
+            resume = resume and folder.is_started()
             if first:
                 self._prepare(folder, fit_options, resume)
             self._is_trained = True
@@ -174,6 +175,7 @@ class Recipe:
                 folder.path,
                 fit_options,
                 resume=resume,
+                begin=partial(self._go_on, folder, fit_options) if resume else lambda: None,
                 gradient_clip=self.story.gradient_clip,
                 patience=self.story.patience,
             )
@@ -206,7 +208,7 @@ class Recipe:
         }
 
     def _prepare(self, folder: RunFolder, options: FitOptions, resume: bool) -> None:
-        if not resume or not folder.is_started():
+        if not resume:
             folder.begin(self.config(options))
             return
         self._check_same(folder.read_config(), folder, options)
@@ -219,8 +221,9 @@ class Recipe:
                 "are asked for: give more, or leave it as it is."
             )
         folder.clean()
-        if last > done:
-            folder.put_results_aside(done)
+
+    def _go_on(self, folder: RunFolder, options: FitOptions) -> None:
+        folder.put_results_aside(folder.step())
         folder.write_config(self.config(options))
 
     def _check_fresh(self, restored: bool) -> None:
@@ -247,7 +250,7 @@ class Recipe:
         ours["precision"] = options.precision
         # A run may be resumed for more epochs, and elsewhere.
         free = {"settings", "epochs", "data_dir", "training", "versions"}
-        for key in sorted(ours.keys() - free):
+        for key in sorted(ours.keys() - free, key=lambda key: (key != "recipe", key)):
             if theirs.get(key) != ours[key]:
                 raise UserError(
                     f"{folder.path} was trained with {key} {theirs.get(key)}, not {ours[key]}: "
@@ -284,8 +287,8 @@ class Run:
         Raises:
             UserError: if there are others in the configuration than the story has.
         """
-        kind = type(story_of(self.config["recipe"]))
-        known = {field.name for field in fields(kind)}
+        story = story_of(self.config["recipe"])
+        known = {field.name for field in fields(story)}
         given = self.config["settings"]
         for name in given:
             if name not in known:
@@ -294,7 +297,8 @@ class Run:
                     f"know: {did_you_mean(name, known, 'train the run anew.')}"
                 )
         numbers: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        return kind(**numbers)
+        # A run from before a setting existed had its default.
+        return replace(story, **numbers)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -379,10 +383,13 @@ class Run:
             The p-value of uniform ranks by site, also added to ``metrics.json``, and the path of
             the figure.
         """
+        for option, value, least in (("points", points, 2), ("draws", draws, 1)):
+            if value is not None and value < least:
+                raise UserError(f"--{option} must be at least {least}; got {value}.")
+        # What is there must be readable before minutes are spent on what is added.
+        self.folder.read_metrics()
         available = len(self.parts.splits.test)
         points = min(CALIBRATED_POINTS, available) if points is None else points
-        if points < 2 or draws < 1:
-            raise UserError(f"give --points 2 and --draws 1 or more; got {points} and {draws}.")
         if points > available:
             raise UserError(
                 f"--points {points} are more than the {available} test points, whose classes and "

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from pyro_latents.errors import UserError
 from pyro_latents.files import write_text
 from pyro_latents.runs.recipe import Run
 
@@ -74,10 +75,11 @@ def report(run: Run) -> Path:
     Returns:
         The path of the page.
     """
+    # What there is must be readable before pictures are drawn.
+    parts = [_metrics(run), _checks(run)]
     if not (run.folder.figures_path / "history.png").exists():
         run.plot()
-    parts = [_metrics(run), _figures("Figures", sorted(run.folder.figures_path.glob("*.png")))]
-    parts.append(_checks(run))
+    parts.insert(1, _figures("Figures", sorted(run.folder.figures_path.glob("*.png"))))
     parts.append(_settings(run.config))
     config = run.config
     lead = (
@@ -108,19 +110,23 @@ def _checks(run: Run) -> str:
     folder = run.path / "checks"
     if not (folder / "p_values.json").exists():
         return _section("Predictive checks", _missing("check", run))
-    found = json.loads((folder / "p_values.json").read_text())
-    rows = [
-        (row["check"], row["statistic"], row["p_value"], row["outside"], row["meaning"])
-        for row in found["rows"]
-    ]
+    columns = ("check", "statistic", "p_value", "outside", "meaning")
+    try:
+        found = json.loads((folder / "p_values.json").read_text())
+        rows = [[row[name] for name in columns] for row in found["rows"]]
+        images, draws = found["images"], found["draws"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'p_values.json'} is damaged: check the run again, or delete it."
+        ) from error
     text = (
-        f"<p>{found['images']} test points, {found['draws']} replicates of each. Replicates given "
+        f"<p>{images} test points, {draws} replicates of each. Replicates given "
         "an image are optimistic: its code was inferred from it. What was hidden from the guide "
         "and the population are not.</p>"
     )
-    columns = ("check", "statistic", "p-value", "outside 95 %", "meaning")
+    heads = ("check", "statistic", "p-value", "outside 95 %", "meaning")
     pictures = "".join(_picture(path) for path in sorted(folder.glob("*.png")))
-    return _section("Predictive checks", text + _table(columns, rows) + pictures)
+    return _section("Predictive checks", text + _table(heads, rows) + pictures)
 
 
 def _figures(title: str, paths: Iterable[Path]) -> str:

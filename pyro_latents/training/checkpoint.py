@@ -47,6 +47,14 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         ) from error
     if damaged is not None:
         raise UserError(f"{path} is damaged: {damaged} is not what was written; train it anew.")
-    if not isinstance(content, dict) or not content.keys() >= ENTRIES:
+    if not _is_ours(content):
         raise UserError(f"{path} is not a checkpoint of this version; train the run anew.")
     return content
+
+
+def _is_ours(content: Any) -> bool:
+    """Whether it has the entries of a checkpoint, which name their parts, and the step."""
+    if not isinstance(content, dict) or not content.keys() >= ENTRIES:
+        return False
+    named = all(isinstance(content[entry], dict) for entry in ENTRIES)
+    return named and isinstance(content["progress"].get("step"), int)

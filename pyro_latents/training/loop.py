@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,7 @@ def fit(
     options: FitOptions,
     *,
     resume: bool = False,
+    begin: Callable[[], object] = lambda: None,
     gradient_clip: float = 0.0,
     patience: int = 0,
 ) -> Path:
@@ -100,6 +101,8 @@ def fit(
         folder: The run folder.
         options: How long and on what.
         resume: Whether to go on from the checkpoint in the folder.
+        begin: Called by the first rank before its first step, if there are any to take: what
+            there was fits, and is about to change.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         patience: Epochs without a better validation loss before training stops; 0 for never.
 
@@ -119,6 +122,7 @@ def fit(
             folder,
             options,
             checkpoint,
+            begin,
             gradient_clip=gradient_clip,
             patience=patience,
         )
@@ -153,12 +157,16 @@ def _train(
     folder: Path,
     options: FitOptions,
     checkpoint: Path | None,
+    begin: Callable[[], object],
     **limits: Any,
 ) -> Path:
     loop = Loop(fabric, parts, folder, **limits)
     if checkpoint is not None:
         loop.restore(read_checkpoint(checkpoint, fabric.device))
-    loop.run(options)
+    if not loop.is_done(options):
+        if fabric.is_global_zero:
+            begin()
+        loop.run(options)
     return fabric.broadcast(folder)
 
 
@@ -206,12 +214,14 @@ class Loop:
         self._seen: tuple[int, dict[str, Any]] = (0, {})
         self._saved = 0
 
+    def is_done(self, options: FitOptions) -> bool:
+        """Whether there are no more steps to take."""
+        last = options.last_step(len(self.batches))
+        return self.progress.step >= last or self._has_stopped()
+
     def run(self, options: FitOptions) -> None:
         """Train until the last step of the options, or until validation no longer improves."""
-        progress, per_epoch = self.progress, len(self.batches)
-        last = options.last_step(per_epoch)
-        if progress.step >= last or self._has_stopped():
-            return
+        progress, last = self.progress, options.last_step(len(self.batches))
         report = Report(
             options.progress and self.fabric.is_global_zero, done=progress.step, steps=last
         )
@@ -234,12 +244,12 @@ class Loop:
         """
         try:
             self._load(content)
+            self.progress = Progress(**content["progress"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"the checkpoint in {self.folder} does not fit its recipe: it was written by "
                 "another version of it; train the run anew."
             ) from error
-        self.progress = Progress(**content["progress"])
         self._saved = self.progress.step
 
     def _epoch(self, last: int, report: Report) -> None:
