@@ -203,7 +203,8 @@ def whole(name: str, settings: dict[str, Any], steps: int) -> tuple[list[str], l
     with inner.on():
         parts = recipe.parts
         _ = parts.model, parts.guide, parts.loss, parts.plan, parts.loader("train")
-    with each_step(inner, lambda step: True):
+    # Of the last step, what a training ends with would be counted too.
+    with each_step(inner, lambda step: step < steps - 1):
         train(recipe, steps)
     with outer.on():
         train(zoo.recipe(name, **settings), steps)
