@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _say(f"error: {error}", MISTAKE)
     except KeyboardInterrupt:
-        return _say("stopped.", STOPPED)
+        return _say_for_all("stopped.", STOPPED)
     except Terminated:
-        return _say("terminated.", TERMINATED)
+        return _say_for_all("terminated.", TERMINATED)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         return 0
@@ -61,6 +61,11 @@ def _say(text: str, status: int) -> int:
     with suppress(OSError, ValueError):
         print(f"pyro-latents: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return status
+
+
+def _say_for_all(text: str, status: int) -> int:
+    """Say something unless this is one of several processes on a machine, and not the first."""
+    return status if os.environ.get("LOCAL_RANK", "0") != "0" else _say(text, status)
 
 
 def _open_streams() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pyro_latents.errors import UserError
-from pyro_latents.runs.recipe import Recipe, Run, plain
+from pyro_latents.fields import plain
+from pyro_latents.runs.recipe import Recipe, Run
 from pyro_latents.runs.registry import recipes, register, story_of
 from pyro_latents.text import did_you_mean
 

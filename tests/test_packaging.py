@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pyro_latents"
 
 # Each layer may import those before it, and none after.
 LAYERS = [
-    {"errors", "files", "memory", "programs", "progress", "text"},
+    {"errors", "fields", "files", "memory", "programs", "progress", "text"},
     {"data", "transport", "warps"},
     {"nets"},
     {"distributions"},

@@ -52,21 +52,22 @@ def calibrate(model: Callable, guide: Callable, *batch: Any, num_draws: int = 20
         num_draws: Draws of the guide for each data point.
 
     Raises:
-        UserError: if a site that the model observes is none of the arguments, or its prior cannot
-            be drawn from.
+        UserError: if a site that the model observes is none of the arguments, its prior cannot
+            be drawn from, or a site lies outside of the data plate.
 
     References:
         Validating Bayesian Inference Algorithms with Simulation-Based Calibration
         (Talts et al., 2018), https://arxiv.org/abs/1804.06788
     """
     with torch.no_grad(), local_parameters(model, guide):
-        observed = poutine.trace(model).get_trace(*batch)
         try:
+            observed = poutine.trace(model).get_trace(*batch)
             simulated = poutine.trace(poutine.uncondition(model)).get_trace(*batch)
         except NotImplementedError as error:
             raise UserError(
                 "the model's prior cannot be drawn from, as calibration must: choose a proper one."
             ) from error
+        _check_local(simulated)
         arguments = _with_simulated(batch, observed, simulated)
         once = poutine.trace(guide).get_trace(*arguments)
         several = vectorised(guide, num_draws, plate_nesting(once))
@@ -79,6 +80,15 @@ def calibrate(model: Callable, guide: Callable, *batch: Any, num_draws: int = 20
             if name in truth and _is_ranked(truth[name], site)
         }
     )
+
+
+def _check_local(simulated: Trace) -> None:
+    for name, site in random_sites(simulated):
+        if not site["cond_indep_stack"]:
+            raise UserError(
+                f"site {name!r} is one variable for all data points, of which a simulation gives "
+                "no more than one rank: calibration is for those of each point."
+            )
 
 
 def _with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> list[Any]:

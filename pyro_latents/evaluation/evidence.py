@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
+from numbers import Integral
 from typing import Any
 
 import pyro
@@ -57,6 +58,8 @@ class ImportanceSampling:
             # Written so that what is not a number fails.
             if not value >= 1:
                 raise UserError(f"--{option} must be at least 1; got {value}.")
+            if not isinstance(value, Integral):
+                raise UserError(f"--{option} must be a whole number; got {value}.")
 
 
 def log_evidence(

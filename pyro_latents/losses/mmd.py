@@ -1,6 +1,7 @@
 """The objective that mixes KL divergences with maximum mean discrepancies, site by site."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import torch
@@ -99,8 +100,10 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
     ) -> None:
         super().__init__(**options)
         for name, weight in mmd_scale.items():
-            if not weight >= 0:
-                raise UserError(f"TraceMMD_ELBO expects weights >= 0; got {name}: {weight}.")
+            if not 0 <= weight < inf:
+                raise UserError(
+                    f"TraceMMD_ELBO expects finite weights >= 0; got {name}: {weight}."
+                )
         self.copies = dict(copies or {})
         self.indirect = tuple(indirect)
         for what, names in (("an MMD", mmd_scale), ("an indirect term", self.indirect)):

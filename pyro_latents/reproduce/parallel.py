@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
@@ -55,7 +56,8 @@ def in_processes(
     context = multiprocessing.get_context("spawn")
     lifeline, end = context.Pipe(duplex=False)
     with ProcessPoolExecutor(workers, context, _prepare, (lifeline,)) as pool:
-        futures = {i: pool.submit(function, jobs[i]) for i in order}
+        with _interrupts_blocked():
+            futures = {i: pool.submit(function, jobs[i]) for i in order}
         try:
             finished = as_completed(futures.values())
             for future in watched(finished, description, total=len(jobs)):
@@ -72,6 +74,16 @@ def in_processes(
         return [futures[i].result() for i in range(len(jobs))]
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that an interrupt at the terminal does not reach; the parent tells them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def cores() -> int:
     """Return the number of processor cores that this process may use."""
     # Not every system knows which of them a process is kept to.
@@ -80,8 +92,6 @@ def cores() -> int:
 
 
 def _prepare(lifeline: Connection) -> None:
-    # Of an interrupt at the terminal, which every process gets, the parent is the one to tell.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()

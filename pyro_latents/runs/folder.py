@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -82,7 +82,8 @@ class RunFolder:
                 yield
             except BaseException:
                 if not self.is_started() and not self.history_path.exists():
-                    self._remove(made)
+                    with suppress(OSError):
+                        self._remove(made)
                 raise
 
     def begin(self, config: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pyro.infer import ELBO
 from torch import nn
@@ -23,6 +22,7 @@ from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.calibration import calibrate
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.fields import plain
 from pyro_latents.guides import check_guide
 from pyro_latents.guides.refined import Refined
 from pyro_latents.plots import learning_curve, rank_ecdfs, save
@@ -83,6 +83,10 @@ class Recipe:
                 f"Its guides are {', '.join(story.guides)}."
             )
         check_seed(seed)
+        if not isinstance(guide, str) and not callable(guide):
+            raise UserError(f"a guide is the name of one or a program; got {guide!r}.")
+        if limit_train is not None and not isinstance(limit_train, Integral):
+            raise UserError(f"--limit-train must be a whole number; got {limit_train!r}.")
         self.name = name
         self.story = story
         self.seed = seed
@@ -430,15 +434,10 @@ def check_seed(seed: int) -> None:
         raise UserError(f"--seed must be a whole number from 0 to 2**63 - 2; got {seed!r}.")
 
 
-def plain(value: Any) -> Any:
-    """Return a number of numpy's as one of Python's, which every file format knows."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _stored(story: Story) -> dict[str, Any]:
     """The numbers of a story as a file has them."""
     return {
-        name: list(value) if isinstance(value, tuple) else plain(value)
+        name: list(plain(value)) if isinstance(value, tuple) else plain(value)
         for name, value in asdict(story).items()
     }
 

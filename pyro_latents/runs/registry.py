@@ -29,8 +29,10 @@ def register(name: str, story: Story) -> None:
     ``pyro_latents.recipes``, whose name is the recipe's and whose object is the story.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: if the name is taken, or it is no story.
     """
+    if not isinstance(story, Story):
+        raise ValueError(f"a recipe is a story; got {story!r}.")
     if name in recipes():
         raise ValueError(f"a recipe named {name!r} exists already; choose another name.")
     _REGISTERED[name] = story

@@ -28,9 +28,9 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
 from pyro_latents.evaluation.images import prior_means, reconstructions
+from pyro_latents.fields import check_fields
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.plots import image_rows
-from pyro_latents.stories.fields import check_fields
 from pyro_latents.text import did_you_mean
 from pyro_latents.training.plan import Plan, adam
 

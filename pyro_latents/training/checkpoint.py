@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, read without running code, and checked for damage."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -19,7 +20,7 @@ ENTRIES = {"parameters", "optimizers", "progress"}
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint beside its place and rename it."""
-    write_atomically(path, lambda file: torch.save(content, file))
+    write_atomically(path, partial(_save, content))
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -50,6 +51,16 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not _is_ours(content):
         raise UserError(f"{path} is not a checkpoint of this version; train the run anew.")
     return content
+
+
+def _save(content: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # Of a full disk torch says no more than that the file has another length.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _is_ours(content: Any) -> bool:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from typing import Any, TypeVar, cast
 
 import torch
@@ -44,11 +44,11 @@ def build_fabric(options: FitOptions, *, all_parameters: bool, folder: Path) -> 
     """
     names = ("accelerator", "devices", "nodes", "precision")
     given = " ".join(f"--{name} {getattr(options, name)}" for name in names)
-    loggers: list[Any] = (
-        [TensorBoardLogger(folder, "tensorboard", "")] if options.tensorboard else []
-    )
     try:
         with quiet():
+            loggers: list[Any] = []
+            if options.tensorboard:
+                loggers.append(TensorBoardLogger(folder, "tensorboard", ""))
             fabric = Fabric(
                 accelerator=options.accelerator,
                 devices=options.devices,
@@ -57,9 +57,12 @@ def build_fabric(options: FitOptions, *, all_parameters: bool, folder: Path) -> 
                 strategy=_strategy(options.ranks, all_parameters),
                 loggers=loggers,
             )
+            environment = getattr(fabric.strategy, "cluster_environment", None)
+            if environment is not None:
+                # What a scheduler started is seen by Lightning when it launches: too late.
+                environment.validate_settings(options.devices, options.nodes)
     except Exception as error:  # Lightning raises many kinds
         raise UserError(f"cannot train with {given}: {' '.join(str(error).split())}") from error
-    environment = getattr(fabric.strategy, "cluster_environment", None)
     if options.nodes > 1 and not getattr(environment, "creates_processes_externally", False):
         raise UserError(
             f"--nodes {options.nodes} needs a process for each device on every machine: start "
@@ -121,10 +124,25 @@ def one_voice(fabric: Fabric, first: bool) -> Iterator[None]:
         if not first:
             # The first rank says it, or its end is why this one cannot go on.
             _leave_quietly(error)
-        _end_others(getattr(fabric.strategy.launcher, "procs", []))
+        others = getattr(fabric.strategy.launcher, "procs", [])
+        alone = isinstance(error, RuntimeError) and any(map(_has_ended, others))
+        _end_others(others)
+        if alone:
+            raise UserError(
+                "the process of another device has ended, by the system if memory was short: the "
+                "same command with --resume goes on where it was saved."
+            ) from error
         raise
     if not first:
         sys.stdout = open(os.devnull, "w")
+
+
+def _has_ended(process: Popen) -> bool:
+    """Whether a process ended in failure, now or within the second that its end may take."""
+    try:
+        return process.wait(1) != 0
+    except TimeoutExpired:
+        return False
 
 
 def _end_others(processes: list[Popen]) -> None:
@@ -141,7 +159,8 @@ def _end_others(processes: list[Popen]) -> None:
 
 
 def _leave_quietly(error: BaseException) -> None:
-    told = isinstance(error, UserError | KeyboardInterrupt)
+    # Whoever asks this process to end asks the first one too.
+    told = isinstance(error, UserError) or not isinstance(error, Exception)
     if told or "onnection" in str(error):
         sys.stderr = open(os.devnull, "w")
         sys.exit(1)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyro_latents.errors import UserError
+from pyro_latents.fields import check_fields, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class FitOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("epochs", "steps", "devices", "nodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -54,4 +56,4 @@ class FitOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options by name, for the configuration of a run."""
-        return asdict(self)
+        return {name: plain(value) for name, value in asdict(self).items()}

@@ -1,11 +1,14 @@
-"""What the fields of a story may hold: checked in Python, where nothing parses them."""
+"""What the fields of dataclasses of options hold: checked in Python, where nothing parses them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from numbers import Integral, Real
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from pyro_latents.errors import UserError
 from pyro_latents.text import did_you_mean
@@ -22,15 +25,23 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 TOO_LARGE = 2**63
 
 
-def check_fields(story: Any) -> None:
-    """See that each field of a story is of its kind, finite, and one of its choices.
+def check_fields(options: Any) -> None:
+    """See that each field is of its kind, finite, and one of its choices.
+
+    Args:
+        options: A dataclass whose fields are named as options of the command line.
 
     Raises:
         UserError: if not; the message has the near names of a choice.
     """
-    hints = get_type_hints(type(story))
-    for name, value in vars(story).items():
+    hints = get_type_hints(type(options))
+    for name, value in vars(options).items():
         option, hint = f"--{name.replace('_', '-')}", hints[name]
+        kinds = get_args(hint)
+        if NoneType in kinds:
+            if value is None:
+                continue
+            hint = next(kind for kind in kinds if kind is not NoneType)
         origin = get_origin(hint)
         if origin is Literal:
             _check_choice(option, value, get_args(hint))
@@ -39,6 +50,13 @@ def check_fields(story: Any) -> None:
         if origin is tuple:
             for part in value:
                 _check_kind(option, part, get_args(hint)[0])
+
+
+def plain(value: Any) -> Any:
+    """Return numpy's numbers as those of Python, which every file format knows."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
