@@ -36,7 +36,7 @@ from pyro_latents.guides.families import MIN_SCALE
 from pyro_latents.losses.kernels import mmd_squared
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.models.pose_tvae import CLIP
-from pyro_latents.nets.transposed import TransposedConv
+from pyro_latents.nets.conv import TransposedConv
 from pyro_latents.programs import local_parameters
 from pyro_latents.runs.recipe import Recipe
 from pyro_latents.training.compiled import compile_networks

@@ -32,7 +32,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
-from pyro_latents.nets.leading import over_leading
+from pyro_latents.nets.conv import over_leading
 from pyro_latents.programs import evaluation_mode
 
 ROWS = 1_000  # points that class means are computed of at a time

@@ -25,6 +25,9 @@ References:
     No Representation without Transformation (Giannone, Masci, Osendorfer, 2019)
 """
 
+from abc import abstractmethod
+from typing import Any
+
 import pyro
 import torch
 from pyro.distributions import Delta, Normal
@@ -33,8 +36,87 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
-from pyro_latents.models.latent_transformations import LatentTransformation
 from pyro_latents.models.vae import VAE
+
+# Longest generator of a matrix, in units of the root mean square of standard normal ones.
+MAX_LENGTH = 2.0
+
+
+class LatentTransformation(nn.Module):
+    r"""A family of invertible maps of codes, :math:`r(z, T)` with :math:`T \in \mathbb{R}^p`.
+
+    The paper asks that there be an identity, and that each map have an inverse of the same form.
+    Both hold exactly here: :math:`T_{id} = 0` and :math:`T^{-1} = -T`.
+
+    Args:
+        z_dim: Size of the code.
+        parameter_dim: Size `p` of the latent transformation.
+
+    Implementing a transformation:
+        - ``forward`` accepts any leading dimensions, which broadcast;
+        - with ``identity()`` it gives `z` back, and with ``inverse(T)`` it undoes `T`;
+        - it is differentiable in both arguments, and moderate for `T` of order one.
+    """
+
+    def __init__(self, z_dim: int, parameter_dim: int) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.parameter_dim = parameter_dim
+        self._identity: Tensor
+        self.register_buffer("_identity", torch.zeros(parameter_dim), persistent=False)
+
+    @abstractmethod
+    def forward(self, z: Tensor, T: Tensor) -> Tensor:
+        """Return the codes `*leading z_dim` under transformations `*leading parameter_dim`."""
+
+    def identity(self) -> Tensor:
+        """Return the transformation that changes nothing, of shape `parameter_dim`."""
+        return self._identity
+
+    def inverse(self, T: Tensor) -> Tensor:
+        """Return the transformations that undo the given ones, of the same shape."""
+        return -T
+
+
+class Additive(LatentTransformation):
+    """`z + T`, the paper's runs: a commutative group."""
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__(z_dim, z_dim)
+
+    def forward(self, z: Tensor, T: Tensor) -> Tensor:
+        """Return `z + T`."""
+        return z + T
+
+
+class Matrix(LatentTransformation):
+    r""":math:`\exp(A) z`, the matrix of the paper's outlook in a form that is always invertible.
+
+    The transformation is the generator `A`, written row by row and multiplied by ``scale``. With
+    the default :math:`1 / \sqrt{d}` a draw of standard normal numbers has eigenvalues in the
+    unit disc, whatever the dimension. A generator more than ``MAX_LENGTH`` times longer than such
+    draws is shortened to that: nothing holds an implicit `T` back in training, and the
+    exponential of a long generator overflows.
+
+    Differs from the paper, which only names a product `T z`: that has an inverse for almost every
+    `T`, but none that a decoder could share with it.
+
+    Args:
+        z_dim: Size of the code; `T` has its square.
+        scale: Factor of the generator.
+    """
+
+    def __init__(self, z_dim: int, scale: float | None = None) -> None:
+        super().__init__(z_dim, z_dim**2)
+        self.scale = z_dim**-0.5 if scale is None else scale
+
+    def forward(self, z: Tensor, T: Tensor) -> Tensor:
+        """Return `expm(scale A) z`."""
+        generator = self.scale * T.unflatten(-1, (self.z_dim, self.z_dim))
+        limit = MAX_LENGTH * self.scale * self.z_dim
+        length = generator.square().sum((-2, -1), keepdim=True).clamp_min(limit**2).sqrt()
+        generator = generator * (limit / length)
+        return (torch.linalg.matrix_exp(generator) @ z.unsqueeze(-1)).squeeze(-1)
 
 
 class TripletTVAE(PyroModule):
@@ -45,14 +127,13 @@ class TripletTVAE(PyroModule):
         z_dim: Size of the code.
         transformation: `r`.
         likelihood: `p(x | decoder(z))`; Bernoulli pixels if not given.
-        transition_scale: Standard deviation of `r(. | z, T)` about `apply(z, T)`; with 0, the
+        transition_scale: Standard deviation of `r(. | z, T)` about its map; with 0, the
             paper's own, it is a point mass, and only draws of it are of use.
 
     Raises:
         ValueError: if the transformation is of another size, or the scale is negative.
 
     Example:
-        >>> from pyro_latents.models.latent_transformations import Additive
         >>> from pyro_latents.nets.mlp import DenseDecoder
         >>> TripletTVAE(DenseDecoder(2, (1, 8, 8)), 2, Additive(2))(size=5).shape
         torch.Size([5, 1, 8, 8])
@@ -163,33 +244,15 @@ class SeveralViewsTVAE(TripletTVAE):
     the sites ``T1``, ..., ``TV`` in the place of one ``T``.
 
     Args:
-        decoder: As in `TripletTVAE`, as are the keyword arguments not named here.
-        z_dim: As in `TripletTVAE`.
-        transformation: `r`; only its identity and `apply` are used.
+        *args: As in `TripletTVAE`; of the transformation only its identity and map are used.
         num_views: The number of views.
-        likelihood: As in `TripletTVAE`.
-        transition_scale: As in `TripletTVAE`.
+        **options: As in `TripletTVAE`.
     """
 
-    def __init__(
-        self,
-        decoder: nn.Module,
-        z_dim: int,
-        transformation: LatentTransformation,
-        *,
-        num_views: int = 2,
-        likelihood: Likelihood | None = None,
-        transition_scale: float = 0.1,
-    ) -> None:
+    def __init__(self, *args: Any, num_views: int = 2, **options: Any) -> None:
         if num_views < 1:
             raise ValueError(f"SeveralViewsTVAE needs a view at least; got {num_views}.")
-        super().__init__(
-            decoder,
-            z_dim,
-            transformation,
-            likelihood=likelihood,
-            transition_scale=transition_scale,
-        )
+        super().__init__(*args, **options)
         self.num_views = num_views
 
     def draw_transformations(self) -> list[Tensor]:

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_latents.data.examples import Examples
-from pyro_latents.nets.conv import LAYOUT
+from pyro_latents.nets.conv import LAYOUT, over_leading
 from pyro_latents.nets.initial import initialise_for_relu
-from pyro_latents.nets.leading import over_leading
 from pyro_latents.progress import watched
 
 STEPS, BATCH, RATE = 400, 100, 1e-3

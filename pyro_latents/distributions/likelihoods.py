@@ -1,9 +1,5 @@
 """Likelihoods: from a decoder's output to the distribution of an observation."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from pyro.distributions import Bernoulli as PyroBernoulli
 from pyro.distributions import Normal as PyroNormal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -22,12 +18,6 @@ class GreyBernoulli(PyroBernoulli):
     """
 
     support = constraints.unit_interval
-
-    def expand(
-        self, batch_shape: Sequence[int], _instance: GreyBernoulli | None = None
-    ) -> GreyBernoulli:
-        """Expand as every distribution does, to this class."""
-        return super().expand(batch_shape, self._get_checked_instance(GreyBernoulli, _instance))
 
 
 class Likelihood(nn.Module):

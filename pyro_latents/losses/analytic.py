@@ -1,6 +1,6 @@
 """The bound with divergences in closed form, without a look at the host in a step."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch.distributions import kl_divergence
 
 from pyro_latents.errors import UserError
 from pyro_latents.losses.differentiable import DifferentiableELBO
-from pyro_latents.programs import Site, random_sites
+from pyro_latents.programs import Site
 
+Sites = dict[str, Site]
 Terms = dict[str, Tensor]
 
 
@@ -36,6 +37,9 @@ class TraceAnalytic_ELBO(DifferentiableELBO):
         >>> svi = SVI(model, guide, optim, loss)  # doctest: +SKIP
     """
 
+    # Sites that diverge from another site of the model than their own, or with None from none.
+    _priors: Mapping[str, str | None] = {}
+
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
@@ -47,43 +51,40 @@ class TraceAnalytic_ELBO(DifferentiableELBO):
 
         `SITE` is the negative log-likelihood of an observed site.
         """
-        particles = list(self._get_traces(model, guide, args, kwargs))
-        for model_trace, guide_trace in particles:
-            self._check_names(model_trace, guide_trace)
-        return self._terms(particles)
+        return self._terms(list(self._get_traces(model, guide, args, kwargs)))
 
     def _terms(self, particles: list[tuple[Trace, Trace]]) -> Terms:
         """The terms of pairs of traces, the model's and the guide's of each particle."""
         terms: Terms = {}
-        for model_trace, guide_trace in particles:
-            for name, term in self._terms_of(model_trace, guide_trace):
+        for traces in particles:
+            for name, term in self._terms_of(*map(sites_of, traces)):
                 terms[name] = terms.get(name, 0.0) + term / self.num_particles
         return terms
 
-    def _terms_of(self, model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Tensor]]:
-        for name, site in random_sites(model_trace):
+    def _terms_of(self, model: Sites, guide: Sites) -> Iterator[tuple[str, Tensor]]:
+        latent = [name for name, site in model.items() if not site["is_observed"]]
+        for name in latent:
+            if name not in guide:
+                raise UserError(f"the guide has no site {name!r}; it must sample all of {latent}.")
+        for name, site in model.items():
             if site["is_observed"]:
-                yield from self._likelihoods(name, site)
-            else:
-                yield from self._divergences(name, model_trace, guide_trace)
-        for name, site in random_sites(guide_trace):
-            if name not in model_trace.nodes:
+                yield name, -site["log_prob_sum"]
+                continue
+            prior = self._priors.get(name, name)
+            if prior is not None:
+                before = latent[: latent.index(prior)]
+                yield f"kl_{name}", self._kl(guide, name, model[prior], before)
+        for name, site in guide.items():
+            if name not in model:
                 yield f"kl_{name}", self._log_posterior(name, site)
 
-    def _likelihoods(self, name: str, site: Site) -> Iterable[tuple[str, Tensor]]:
-        yield name, -site["log_prob_sum"]
-
-    def _divergences(
-        self, name: str, model_trace: Trace, guide_trace: Trace
-    ) -> Iterable[tuple[str, Tensor]]:
-        yield f"kl_{name}", self._kl(name, name, model_trace, guide_trace)
-
-    def _kl(self, name: str, prior: str, model_trace: Trace, guide_trace: Trace) -> Tensor:
-        """Return the divergence of a site of the guide from a site of the model."""
-        site: Site = guide_trace.nodes[name]
-        prior_site: Site = model_trace.nodes[prior]
-        log_q, p = self._log_posterior(name, site), prior_site["fn"]
-        if _parents_come_first(name, prior, model_trace, guide_trace):
+    def _kl(self, guide: Sites, name: str, prior: Site, before: list[str]) -> Tensor:
+        """Return the divergence of a site of the guide from one of the model, after others."""
+        site, p = guide[name], prior["fn"]
+        log_q = self._log_posterior(name, site)
+        order = list(guide)
+        # Otherwise the prior may depend on the site's own value.
+        if set(before) <= set(order[: order.index(name)]):
             try:
                 kl = torch.as_tensor(kl_divergence(site["fn"], p))
             except NotImplementedError:
@@ -91,20 +92,15 @@ class TraceAnalytic_ELBO(DifferentiableELBO):
             else:
                 kl = kl.expand(site["fn"].batch_shape)
                 return scale_and_mask(kl, site["scale"], site["mask"]).sum()
-        if prior == name:
-            return log_q - prior_site["log_prob_sum"]
-        return log_q - scale_and_mask(p.log_prob(site["value"]), site["scale"], site["mask"]).sum()
+        # Another site's prior counts as often as the site itself does.
+        place = prior if prior["name"] == name else site
+        log_p = scale_and_mask(p.log_prob(site["value"]), place["scale"], place["mask"])
+        return log_q - log_p.sum()
 
     def _log_posterior(self, name: str, site: Site) -> Tensor:
         if not site["is_observed"] and not site["fn"].has_rsample:
             raise self._not_reparameterised(name, "guide", site)
         return site["log_prob_sum"]
-
-    def _check_names(self, model_trace: Trace, guide_trace: Trace) -> None:
-        latent = [name for name, site in random_sites(model_trace) if not site["is_observed"]]
-        for name in latent:
-            if name not in guide_trace.nodes:
-                raise UserError(f"the guide has no site {name!r}; it must sample all of {latent}.")
 
     def _not_reparameterised(self, name: str, where: str, site: Site) -> UserError:
         return UserError(
@@ -113,12 +109,6 @@ class TraceAnalytic_ELBO(DifferentiableELBO):
         )
 
 
-def _parents_come_first(name: str, prior: str, model_trace: Trace, guide_trace: Trace) -> bool:
-    """Whether all that `prior` can depend on in the model comes before `name` in the guide."""
-    position = {other: i for i, other in enumerate(guide_trace.nodes)}
-    for other, site in random_sites(model_trace):
-        if other == prior:
-            break
-        if not site["is_observed"] and position[other] >= position[name]:
-            return False
-    return True
+def sites_of(trace: Trace) -> Sites:
+    """The random sites of a trace that is rid of those of its plates, as an ELBO's are."""
+    return {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}

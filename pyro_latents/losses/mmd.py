@@ -1,21 +1,22 @@
 """The objective that mixes KL divergences with maximum mean discrepancies, site by site."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from math import inf
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_latents.errors import UserError
-from pyro_latents.losses.analytic import Terms, TraceAnalytic_ELBO
-from pyro_latents.losses.copied import ScoredTwice
+from pyro_latents.losses.analytic import Sites, Terms, TraceAnalytic_ELBO, sites_of
 from pyro_latents.losses.kernels import InverseMultiquadric, Kernel, mmd_squared
-from pyro_latents.programs import Site, random_sites
+from pyro_latents.programs import Site, centre
 
 PARTICLES = "num_particles_vectorized"  # the plate that `pyro.infer.ELBO` wraps around both
 
@@ -110,41 +111,61 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
             for name in sorted(self.copies.keys() & set(names)):
                 raise UserError(f"TraceMMD_ELBO: site {name!r} has {what}; take it out of copies.")
         self.mmd_scale = dict(mmd_scale)
+        self._priors = {**self.copies, **dict.fromkeys(mmd_scale)}
         self.kernel = kernel or InverseMultiquadric()
         self.unbiased = unbiased
 
     def _get_trace(
         self, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[Trace, Trace]:
-        if self.copies or self.indirect:
-            if self.max_plate_nesting == float("inf"):
-                self._guess_max_plate_nesting(model, guide, args, kwargs)
-            model = ScoredTwice(self.copies, self.indirect, int(self.max_plate_nesting))(model)
-        return super()._get_trace(model, guide, args, kwargs)
+        if not self.copies and not self.indirect:
+            return super()._get_trace(model, guide, args, kwargs)
+        if self.max_plate_nesting == inf:
+            self._guess_max_plate_nesting(model, guide, args, kwargs)
 
-    def _terms(self, particles: list[tuple[Trace, Trace]]) -> Terms:
-        terms = super()._terms(particles)
-        # In the order of the model, in which the draws are made.
-        for name, _ in random_sites(particles[0][0]):
+        def replayed(trace: Trace) -> Trace:
+            return poutine.trace(poutine.replay(model, trace)).get_trace(*args, **kwargs)
+
+        drawn = poutine.trace(guide).get_trace(*args, **kwargs)
+        both = drawn.copy()
+        values: Any = drawn.nodes
+        seconds = {n: values[s]["value"] for n, s in self.copies.items() if s in drawn}
+        if self.indirect:
+            once: Any = replayed(drawn).nodes
+            seconds |= {name: centre(once[name]["fn"]) for name in self.indirect if name in once}
+        for name in seconds.keys() & values.keys():
+            both.nodes[name] = self._with_row(values[name], seconds[name])
+        model_trace, guide_trace = map(prune_subsample_sites, (replayed(both), drawn))
+        model_trace.compute_log_prob(lambda name, site: site["is_observed"])
+        guide_trace.compute_log_prob()
+        return model_trace, guide_trace
+
+    def _with_row(self, site: Site, second: Tensor) -> Any:
+        """The site with a second value, in a dimension left of all plates."""
+        values = torch.broadcast_tensors(site["value"], second)
+        event_dims = site["fn"].event_dim
+        ones = (1,) * (int(self.max_plate_nesting) + event_dims - values[0].dim())
+        value = torch.stack(values)
+        return {**site, "value": value.reshape(2, *ones, *value.shape[1:])}
+
+    def terms(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Terms:
+        """Return the parts of the loss by name, each to be added."""
+        particles = list(self._get_traces(model, guide, args, kwargs))
+        process = sites_of(particles[0][0])
+        self._check_names(process)
+        terms = self._terms(particles)
+        for name, site in process.items():
+            sites = [(guide.nodes.get(name), model.nodes[name]) for model, guide in particles]
             weight = self.mmd_scale.get(name, 0.0)
             if weight:
-                pairs = [(guide.nodes[name], model.nodes[name]) for model, guide in particles]
-                terms[f"mmd_{name}"] = weight * self._mmd(name, pairs)
+                terms[f"mmd_{name}"] = weight * self._mmd(name, sites)
+            elif site["is_observed"] and self._has_rows(site["log_prob"].shape):
+                own, second = (
+                    -sum(seen["log_prob"][row].sum() for _, seen in sites) / self.num_particles
+                    for row in (0, 1)
+                )
+                terms |= {name: own, f"{name}_indirect": second}
         return terms
-
-    def _likelihoods(self, name: str, site: Site) -> Iterable[tuple[str, Tensor]]:
-        if not self._has_two_rows(site["log_prob"].dim()):
-            return super()._likelihoods(name, site)
-        own, second = site["log_prob"]
-        return [(name, -own.sum()), (f"{name}_indirect", -second.sum())]
-
-    def _divergences(
-        self, name: str, model_trace: Trace, guide_trace: Trace
-    ) -> Iterable[tuple[str, Tensor]]:
-        if name in self.mmd_scale:
-            return ()
-        prior = self.copies.get(name, name)
-        return [(f"kl_{name}", self._kl(name, prior, model_trace, guide_trace))]
 
     def _mmd(self, name: str, pairs: Sequence[tuple[Site, Site]]) -> Tensor:
         """Return `N MMD^2` of the guide's values and draws of the model, particles pooled."""
@@ -208,11 +229,11 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
             weights.reshape(particles, -1),
         )
 
-    def _check_names(self, model_trace: Trace, guide_trace: Trace) -> None:
-        latent = {n: site for n, site in random_sites(model_trace) if not site["is_observed"]}
+    def _check_names(self, model: Sites) -> None:
+        latent = {name: site for name, site in model.items() if not site["is_observed"]}
         for name in [*self.mmd_scale, *self.copies, *self.copies.values(), *self.indirect]:
             if name not in latent:
-                what = "observed" if name in model_trace.nodes else "not in the model"
+                what = "observed" if name in model else "not in the model"
                 raise UserError(
                     f"TraceMMD_ELBO names the site {name!r}, which is {what}; the latent sites "
                     f"are {', '.join(latent) or 'none'}."
@@ -222,15 +243,14 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
             if order.index(source) >= order.index(name):
                 raise UserError(f"site {name!r} is no copy of {source!r}: that must come first.")
         for name, site in latent.items():
-            if self._has_two_rows(len(site["fn"].batch_shape)):
+            if self._has_rows(site["fn"].batch_shape):
                 raise UserError(
                     f"the latent site {name!r} hangs on one of copies or indirect, "
                     f"{[*self.copies, *self.indirect]}; only what is observed may."
                 )
-        super()._check_names(model_trace, guide_trace)
 
-    def _has_two_rows(self, batch_dims: int) -> bool:
-        return bool(self.copies or self.indirect) and batch_dims > self.max_plate_nesting
+    def _has_rows(self, batch: Sized) -> bool:
+        return bool(self.copies or self.indirect) and len(batch) > self.max_plate_nesting
 
 
 def _is_ragged(guide_site: Site, model_site: Site) -> bool:

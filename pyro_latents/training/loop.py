@@ -11,7 +11,7 @@ import copy
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -197,6 +197,7 @@ class Loop:
         train = parts.loader("train", **ranks)
         assert train is not None
         self.batches, self.validation = train, parts.loader("validation", **ranks)
+        self.epoch_length = len(train)
         self.objective = Objective(parts.model, parts.guide, parts.loss, parts.seed)
         self.module: nn.Module = fabric.setup_module(self.objective)
         self.optimizers = {
@@ -216,12 +217,12 @@ class Loop:
 
     def is_done(self, options: FitOptions) -> bool:
         """Whether there are no more steps to take."""
-        last = options.last_step(len(self.batches))
+        last = options.last_step(self.epoch_length)
         return self.progress.step >= last or self._has_stopped()
 
     def run(self, options: FitOptions) -> None:
         """Train until the last step of the options, or until validation no longer improves."""
-        progress, last = self.progress, options.last_step(len(self.batches))
+        progress, last = self.progress, options.last_step(self.epoch_length)
         report = Report(
             options.progress and self.fabric.is_global_zero, done=progress.step, steps=last
         )
@@ -255,7 +256,7 @@ class Loop:
     def _epoch(self, last: int, report: Report) -> None:
         """Take the steps of an epoch, or what there is left of it."""
         progress = self.progress
-        epoch, start = divmod(progress.step, len(self.batches))
+        epoch, start = divmod(progress.step, self.epoch_length)
         progress.begin_epoch(cut=start > 0)
         self.batches.set_epoch(epoch, start)
         for batch in self.batches:
@@ -276,7 +277,7 @@ class Loop:
         # Kept for a resumption too, which may have another number of ranks.
         progress.total = self._mean(torch.as_tensor(progress.total))
         mean = float(progress.total) / progress.counted
-        whole = progress.step == epoch * len(self.batches)
+        whole = progress.step == epoch * self.epoch_length
         # An epoch that is cut has no validation.
         validation = self._validate() if whole else None
         better = validation is not None and progress.improved(validation)
@@ -300,7 +301,7 @@ class Loop:
         """Take one step and return its loss, in nats per data point, on its device."""
         batch = self._converted(batch)
         phase = self._begin(self.progress.step)
-        terms = together(partial(self.module, *batch), self.fabric.device)
+        terms = self._terms(batch)
         loss = _sum(terms.values()) / len(batch[0])
         self._finite &= torch.isfinite(loss.detach())
         for optimizer in self.optimizers.values():
@@ -315,6 +316,16 @@ class Loop:
                 self._steppers[name].step()
         return loss.detach()
 
+    def _terms(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        precision = self.fabric.strategy.precision
+        # Fabric rounds what a module returns to the default number format.
+        wide = precision.precision == "64-true"
+        compute = partial(self.module, *batch)
+        with precision.forward_context() if wide else nullcontext():
+            if self.fabric.world_size == 1:
+                return compute()
+            return together(compute, self.fabric.device)
+
     def _begin(self, step: int) -> Phase:
         """Set what a step reads, and return its phase."""
         phase = self.plan.phases[self.plan.phase_of(step)]
@@ -325,7 +336,7 @@ class Loop:
                 self.plan.milestones[step]()
             # What is computed alike on every rank may still differ in its last digits.
             self.objective.load_state_dict(self.fabric.broadcast(self.objective.state_dict()))
-        epochs = step / len(self.batches)
+        epochs = step / self.epoch_length
         self._set_weights(epochs)
         for name in self._scheduled:
             factor = 0.5 ** (epochs // self.plan.halve_every) if self.plan.halve_every else 1.0
@@ -389,13 +400,13 @@ class Loop:
         self._set_weights(None)
         self.objective.phase = None
         self.objective.eval()
-        total, count = torch.zeros((), device=self.fabric.device), 0
+        total: Any = 0.0
+        count = 0
         with torch.no_grad():
             for number, batch in enumerate(self.validation):
                 self.objective.seeds = (VALIDATION, number, self.fabric.global_rank)
                 batch = self._converted(batch)
-                terms = together(partial(self.module, *batch), self.fabric.device)
-                total += _sum(terms.values())
+                total = total + _sum(self._terms(batch).values())
                 count += len(batch[0])
         self.objective.train()
         mean = float(self._mean(total / count))
@@ -422,7 +433,7 @@ class Loop:
         last, self.progress = self.progress.step, Progress(step=step)
         self._load(state)
         while self.progress.step < last:
-            epoch, number = divmod(self.progress.step, len(self.batches))
+            epoch, number = divmod(self.progress.step, self.epoch_length)
             self.batches.set_epoch(epoch)
             batch = self.batches.batch(number)
             self._begin(self.progress.step)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pyro_latents.models.latent_transformations import Additive, Matrix
+from pyro_latents.models.triplet_tvae import Additive, Matrix
 
 KINDS = pytest.mark.parametrize("kind", [Additive, Matrix])
 pytestmark = pytest.mark.usefixtures("float64")
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 @KINDS
 def test_the_identity_changes_nothing(kind):
     transformation, z = kind(4), torch.randn(5, 4)
-    assert torch.equal(transformation.apply(z, transformation.identity()), z)
+    assert torch.equal(transformation(z, transformation.identity()), z)
 
 
 @KINDS
@@ -18,8 +18,8 @@ def test_the_inverse_undoes_from_both_sides(kind):
     transformation, z = kind(4), torch.randn(3, 5, 4)
     T = torch.randn(3, 5, transformation.parameter_dim)
     back = transformation.inverse(T)
-    torch.testing.assert_close(transformation.apply(transformation.apply(z, T), back), z)
-    torch.testing.assert_close(transformation.apply(transformation.apply(z, back), T), z)
+    torch.testing.assert_close(transformation(transformation(z, T), back), z)
+    torch.testing.assert_close(transformation(transformation(z, back), T), z)
 
 
 @KINDS
@@ -35,28 +35,28 @@ def test_multiples_of_one_transformation_compose(kind):
     transformation, z = kind(4), torch.randn(5, 4)
     T = torch.randn(5, transformation.parameter_dim)
     T = T / 2
-    twice = transformation.apply(transformation.apply(z, T), T)
-    torch.testing.assert_close(transformation.apply(z, 2 * T), twice)
+    twice = transformation(transformation(z, T), T)
+    torch.testing.assert_close(transformation(z, 2 * T), twice)
 
 
 def test_additive_transformations_commute():
     transformation, z = Additive(4), torch.randn(5, 4)
     T, S = torch.randn(2, 5, 4)
-    one = transformation.apply(transformation.apply(z, T), S)
-    torch.testing.assert_close(one, transformation.apply(z, T + S))
+    one = transformation(transformation(z, T), S)
+    torch.testing.assert_close(one, transformation(z, T + S))
 
 
 def test_matrices_are_a_group_that_does_not_commute():
     transformation, z = Matrix(3), torch.randn(3)
     T, S = torch.randn(2, 9)
-    one = transformation.apply(transformation.apply(z, T), S)
-    other = transformation.apply(transformation.apply(z, S), T)
+    one = transformation(transformation(z, T), S)
+    other = transformation(transformation(z, S), T)
     assert not torch.allclose(one, other)
 
 
 def test_a_skew_generator_rotates():
     generator = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-    moved = Matrix(2, scale=torch.pi / 2).apply(torch.tensor([1.0, 0.0]), generator.flatten())
+    moved = Matrix(2, scale=torch.pi / 2)(torch.tensor([1.0, 0.0]), generator.flatten())
     torch.testing.assert_close(moved, torch.tensor([0.0, 1.0]))
 
 
@@ -64,7 +64,7 @@ def test_a_skew_generator_rotates():
 def test_matrices_of_standard_normal_numbers_are_moderate(z_dim):
     transformation = Matrix(z_dim)
     z = torch.randn(8, z_dim)
-    moved = transformation.apply(z, torch.randn(8, z_dim**2))
+    moved = transformation(z, torch.randn(8, z_dim**2))
     assert (moved.norm(dim=-1) / z.norm(dim=-1)).max() < 20
 
 
@@ -73,20 +73,14 @@ def test_gradients_flow_through_both_arguments(kind):
     transformation = kind(3)
     z = torch.randn(2, 3, requires_grad=True)
     T = torch.randn(2, transformation.parameter_dim, requires_grad=True)
-    assert torch.autograd.gradcheck(transformation.apply, (z, T))
+    assert torch.autograd.gradcheck(transformation, (z, T))
 
 
 def test_long_generators_are_shortened_and_still_inverted():
     transformation, z = Matrix(4), torch.randn(5, 4)
     T = 1e6 * torch.randn(5, 16)
-    moved = transformation.apply(z, T)
+    moved = transformation(z, T)
     assert torch.isfinite(moved).all()
-    back = transformation.apply(moved, transformation.inverse(T))
+    back = transformation(moved, transformation.inverse(T))
     torch.testing.assert_close(back, z)
 
-
-@KINDS
-def test_modules_around_it_can_still_be_initialised_by_a_function(kind):
-    seen = []
-    torch.nn.Sequential(kind(3)).apply(seen.append)
-    assert [type(module).__name__ for module in seen] == [kind.__name__, "Sequential"]

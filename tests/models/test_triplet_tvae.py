@@ -11,8 +11,7 @@ from pyro_latents.evaluation.evidence import log_evidence
 from pyro_latents.guides.families import Flow, MeanField, PointMass
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.losses import TraceMMD_ELBO
-from pyro_latents.models.latent_transformations import Additive, Matrix
-from pyro_latents.models.triplet_tvae import SeveralViewsTVAE, TripletTVAE
+from pyro_latents.models.triplet_tvae import Additive, Matrix, SeveralViewsTVAE, TripletTVAE
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
 from pyro_latents.programs import local_parameters

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
-from pyro_latents.nets.leading import over_leading
+from pyro_latents.nets.conv import over_leading
 from pyro_latents.nets.mlp import MLP, DenseDecoder, DenseEncoder
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_latents.nets.transposed import TransposedConv
+from pyro_latents.nets.conv import TransposedConv
 
 pytestmark = pytest.mark.usefixtures("float64")
 LAYERS = [

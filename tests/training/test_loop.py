@@ -32,6 +32,14 @@ def test_the_trainer_and_svi_give_the_same_losses(svi):
     assert step == pytest.approx(sum(terms.values()).item(), rel=1e-6)
 
 
+def test_losses_of_double_precision_keep_their_digits(tmp_path):
+    recipe = zoo.recipe("vae-digits", **SMALL)
+    train(recipe, tmp_path / "run", epochs=1, precision="64-true")
+    first = (tmp_path / "run" / "history.csv").read_text().splitlines()[1].split(",")
+    for loss in map(float, first[2:4]):
+        assert loss != torch.tensor(loss, dtype=torch.float32).item()
+
+
 class Broken(PyroModule):
     """A model whose second latent variable overflows."""
 

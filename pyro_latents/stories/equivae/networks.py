@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_latents.models.equivae import joined
-from pyro_latents.nets.conv import LAYOUT
+from pyro_latents.nets.conv import LAYOUT, TransposedConv, over_leading
 from pyro_latents.nets.initial import initialise_for_relu
-from pyro_latents.nets.leading import over_leading
 from pyro_latents.nets.mlp import MLP
-from pyro_latents.nets.transposed import TransposedConv
 from pyro_latents.warps.affine import Affine6
 
 FEATURES = 128

@@ -17,8 +17,13 @@ from pyro_latents.guides.families import Flow, FullRank, MeanField, PointMass
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.losses import TraceMMD_ELBO
 from pyro_latents.losses.kernels import RBF, InverseMultiquadric
-from pyro_latents.models.latent_transformations import Additive, LatentTransformation, Matrix
-from pyro_latents.models.triplet_tvae import SeveralViewsTVAE, TripletTVAE
+from pyro_latents.models.triplet_tvae import (
+    Additive,
+    LatentTransformation,
+    Matrix,
+    SeveralViewsTVAE,
+    TripletTVAE,
+)
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.stories.story import Parts, Story

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_latents.nets.leading import over_leading
-from pyro_latents.nets.transposed import TransposedConv
+from pyro_latents.nets.conv import TransposedConv, over_leading
 
 
 class ConnorEncoder(nn.Module):
