@@ -17,7 +17,7 @@ import torch
 from pyro_latents.data.batches import Batches, BatchMaker, Binarised, Plain
 from pyro_latents.data.examples import Examples
 from pyro_latents.data.sources import SOURCES, load
-from pyro_latents.stories.vaells.batches import RotatedWithAnchors
+from pyro_latents.stories.vaells.images import RotatedWithAnchors
 
 MAKERS: dict[str, Callable[[Examples], BatchMaker]] = {
     "plain": Plain,

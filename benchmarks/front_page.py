@@ -18,7 +18,7 @@ from pyro_latents.data.affine import rotate
 from pyro_latents.plots import save
 from pyro_latents.reproduce.connor import encoded
 from pyro_latents.reproduce.feige_figures import equivariant
-from pyro_latents.reproduce.giannone_figures import transferred
+from pyro_latents.reproduce.giannone import transferred
 from pyro_latents.reproduce.vive import reference
 from pyro_latents.runs.recipe import Recipe, Run
 from pyro_latents.transport import transport

@@ -94,7 +94,7 @@ def trained(name: str, folder: Path, device: str) -> dict[str, Any]:
 def measure(name: str, out: Path, device: str) -> dict[str, Any]:
     """Return all that is measured of a recipe on a device, or how it failed."""
     try:
-        density, gradient = at_the_centre(zoo.recipe(name).parts, device)
+        density, gradient = at_the_centre(zoo.recipe(name), device)
         torch.save(gradient, out / f"{name}.pt")
         return {"density": float(density), **trained(name, out / name, device)}
     except Exception as error:

@@ -134,7 +134,7 @@ def build(name: str) -> Recipe:
         size = STEPS_PER_BLOCK * recipe.story.batch_size
         x = torch.rand(size, *recipe.story.x_shape, generator=generator)
         part = Examples(x, torch.arange(size) % CLASSES)
-        recipe.parts.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
+        recipe.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
     return recipe
 
 
@@ -169,9 +169,9 @@ def plain(recipe: Recipe) -> Recipe:
 def by_trainer(recipe: Recipe, batches: list[Batch]) -> Block:
     """The steps of `pyro-latents train`."""
     options = FitOptions(steps=1, accelerator="cpu", progress=False)
-    fabric = check_hardware(recipe.parts, options, Path())
+    fabric = check_hardware(recipe, options, Path())
     fabric.launch()
-    loop = Loop(fabric, recipe.parts, Path())
+    loop = Loop(fabric, recipe, Path())
 
     def block() -> None:
         for batch in batches:

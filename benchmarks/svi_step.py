@@ -76,9 +76,9 @@ def by_svi(
 def by_trainer(recipe: Recipe, batches: list[torch.Tensor]) -> Block:
     """The steps of `pyro-latents train`."""
     options = FitOptions(steps=1, accelerator="cpu", progress=False)
-    fabric = check_hardware(recipe.parts, options, Path())
+    fabric = check_hardware(recipe, options, Path())
     fabric.launch()
-    loop = Loop(fabric, recipe.parts, Path())
+    loop = Loop(fabric, recipe, Path())
 
     def block() -> None:
         for x in batches:

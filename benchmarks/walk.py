@@ -201,8 +201,7 @@ def whole(name: str, settings: dict[str, Any], steps: int) -> tuple[list[str], l
     # Where data come from is the run's affair.
     _ = recipe.splits
     with inner.on():
-        parts = recipe.parts
-        _ = parts.model, parts.guide, parts.loss, parts.plan, parts.loader("train")
+        _ = recipe.model, recipe.guide, recipe.loss, recipe.plan, recipe.loader("train")
     # Of the last step, what a training ends with would be counted too.
     with each_step(inner, lambda step: step < steps - 1):
         train(recipe, steps)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from signal import SIGINT, SIGTERM
 from types import FrameType
 from typing import NoReturn
 
@@ -18,8 +19,11 @@ from pyro_latents.errors import UserError
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.text import aligned, did_you_mean
 
-# The shell's: 128 and the signal's number.
-STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+# What is said, and the shell's status: 128 and the signal's number.
+ENDS: dict[int, tuple[str, int]] = {
+    SIGINT: ("stopped.", 128 + SIGINT),
+    SIGTERM: ("terminated.", 128 + SIGTERM),
+}
 MISTAKE = 2
 
 
@@ -40,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _say(f"error: {error}", MISTAKE)
     except KeyboardInterrupt:
-        return _say_for_all("stopped.", STOPPED)
+        return _say_for_all(*ENDS[SIGINT])
     except Terminated:
-        return _say_for_all("terminated.", TERMINATED)
+        return _say_for_all(*ENDS[SIGTERM])
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         return 0
@@ -92,19 +96,28 @@ def _drop_output() -> None:
 
 @contextmanager
 def _ends_when_asked() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that files and processes are left in order."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
+    """Turn signals into exceptions, so that files and processes are left in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = {SIGTERM: signal.signal(SIGTERM, _end)}
+    # In the background of a shell it is ignored.
+    if signal.getsignal(SIGINT) is signal.default_int_handler:
+        before[SIGINT] = signal.signal(SIGINT, _end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            # C++ that is being loaded would not let an exception through: it aborts.
+            os._exit(_say_for_all(*ENDS[number]))
+        frame = frame.f_back
+    raise KeyboardInterrupt if number == SIGINT else Terminated
 
 
 def _run(arguments: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,6 +14,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser
 
 from pyro_latents.errors import UserError
+from pyro_latents.files import check_writable
 from pyro_latents.text import aligned, did_you_mean
 
 # What jsonargparse calls the kinds of values, and what people do.
@@ -45,6 +46,10 @@ class Parser(ArgumentParser):
         except RecursionError as error:
             raise UserError("the file of --config refers to itself.") from error
 
+    def print_help(self, file: Any = None) -> None:
+        """Print it, or raise where it cannot be printed, which argparse passes over."""
+        print(self.format_help(), end="", file=file, flush=True)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
         line = " ".join(message.split())
@@ -66,8 +71,74 @@ class Parser(ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
 
-def _list(parser: Parser, arguments: list[str]) -> None:
-    parser.parse_args(arguments)
+# The name of an option, its kind (None for a flag), its default, and what it is.
+Option = tuple[str, type | None, Any, str]
+DATA_DIR: Option = ("data-dir", str, None, "folder of the data sets")
+PARTICLES: Option = ("particles", int, 1000, "importance samples")
+TRAINING: tuple[Option, ...] = (
+    ("steps", int, None, "gradient steps, not epochs"),
+    ("limit-train", int, None, "training points to use"),
+    DATA_DIR,
+    ("out", str, None, "the run folder (default: runs/NAME)"),
+    ("seed", int, 0, "of parameters, batches and draws"),
+    ("resume", None, False, "go on with the run in --out"),
+    ("devices", int, 1, "devices of a machine"),
+    ("nodes", int, 1, "machines, started by a cluster"),
+    ("accelerator", str, "auto", "auto, cpu or gpu"),
+    ("precision", str, "32-true", "such as bf16-mixed"),
+    ("compile", None, False, "compile encoders and decoders"),
+    ("tensorboard", None, False, "write its event files too"),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the program: what it does in words, and what runs it."""
+
+    summary: str
+    run: Callable[[Parser, list[str]], None]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def _command(summary: str, *options: Option, **positional: Any) -> Callable:
+    """Make a function of options, and of what is given without a name, the command of its name.
+
+    The folder of a ``run`` is opened, and must be writable.
+    """
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        def run(parser: Parser, arguments: list[str]) -> None:
+            for name, how in positional.items():
+                parser.add_argument(name, **how)
+            given = _read(parser, arguments, *options)
+            if "run" in given:
+                from pyro_latents import zoo
+
+                given["run"] = zoo.open_run(given["run"], data_dir=given.pop("data_dir"))
+                check_writable(given["run"].path, "copy the run to where it can be")
+            function(**given)
+
+        COMMANDS[function.__name__.strip("_")] = Command(summary, run)
+        return function
+
+    return add
+
+
+def _on_run(summary: str, *options: Option) -> Callable:
+    return _command(summary, *options, DATA_DIR, run={"help": "folder of the run"})
+
+
+def _read(parser: Parser, arguments: list[str], *options: Option) -> dict[str, Any]:
+    for name, kind, default, words in options:
+        how: Any = {"action": "store_true"} if kind is None else {"type": kind, "default": default}
+        parser.add_argument(f"--{name}", help=words, **how)
+    return parser.parse_args(arguments).as_dict()
+
+
+@_command("show the recipes: story, data, guides, paper")
+def _list() -> None:
     from pyro_latents.runs.catalogue import ENTRY_POINTS, rows
 
     shown = [("recipe", "story", "data", "guides", "paper"), *rows()]
@@ -90,207 +161,137 @@ def _train(parser: Parser, arguments: list[str]) -> None:
         raise UserError("train which recipe? Give its name first; `pyro-latents list` shows all.")
     from pyro_latents import zoo
     from pyro_latents.runs.registry import story_of
+    from pyro_latents.training.report import summary
 
     name, *rest = arguments
     story = story_of(name)
     parser = Parser(prog=f"{prog} {name}", description=f"Train {name} ({story.paper}).")
     parser.add_argument("--config", action="config", help="a YAML file of these options")
-    parser.add_argument("--guide", type=str, default=story.guides[0], help=", ".join(story.guides))
-    parser.add_argument("--steps", type=int, default=None, help="gradient steps, not epochs")
-    parser.add_argument("--limit-train", type=int, default=None, help="training points to use")
-    _add_data_dir(parser)
-    parser.add_argument(
-        "--out", type=str, default=None, help="the run folder (default: runs/NAME)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of parameters, batches and draws")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--devices", type=int, default=1, help="devices of a machine")
-    parser.add_argument("--nodes", type=int, default=1, help="machines, started by a cluster")
-    parser.add_argument("--accelerator", type=str, default="auto", help="auto, cpu or gpu")
-    parser.add_argument("--precision", type=str, default="32-true", help="such as bf16-mixed")
-    parser.add_argument("--compile", action="store_true", help="compile encoders and decoders")
-    parser.add_argument("--tensorboard", action="store_true", help="write its event files too")
-    numbers = _add_numbers(parser, story)
-    given = parser.parse_args(rest)
-    for flag in ("resume", "compile", "tensorboard"):
-        # A file may have anything in their place.
-        if not isinstance(given[flag], bool):
-            raise UserError(f"--{flag} must be true or false; got {given[flag]!r}.")
-    if given.out == "":
+    guide = ("guide", str, story.guides[0], ", ".join(story.guides))
+    given = _read(parser, rest, guide, *TRAINING, *_numbers(story))
+    # A file may have anything in its place.
+    if not isinstance(given["resume"], bool):
+        raise UserError(f"--resume must be true or false; got {given['resume']!r}.")
+    if given["out"] == "":
         raise UserError("--out is empty: name the folder to write.")
-    if given.resume and given.out is None:
+    if given["resume"] and given["out"] is None:
         raise UserError("--resume goes on with a run: name its folder with --out.")
-    if given.steps is not None and given.epochs != story.epochs:
+    if given["steps"] is not None and given["epochs"] != story.epochs:
         raise UserError("give either --epochs or --steps.")
-    recipe = zoo.recipe(
-        name,
-        guide=given.guide,
-        seed=given.seed,
-        data_dir=given.data_dir,
-        limit_train=given.limit_train,
-        **{number: given[number] for number in numbers},
-    )
+    numbers = [number.name for number in fields(story)]
+    of_recipe = [*numbers, "guide", "seed", "data_dir", "limit_train"]
+    recipe = zoo.recipe(name, **{option: given.pop(option) for option in of_recipe})
     began = time.perf_counter()
-    options = ["steps", "resume", "devices", "nodes", "accelerator", "precision"]
-    options += ["compile", "tensorboard"]
-    run = recipe.train(given.out, **{option: given[option] for option in options})
-    from pyro_latents.training.report import summary
-
+    given.pop("config")
+    run = recipe.train(**given)
     last = summary(run.folder.read_history()[-1])
     print(f"{last}, {time.perf_counter() - began:.0f} s: {run.path}")
 
 
-def _evaluate(parser: Parser, arguments: list[str]) -> None:
-    parser.add_argument("--particles", type=int, default=1000, help="importance samples")
-    parser.add_argument("--limit-test", type=int, default=None, help="test points to use")
-    parser.add_argument(
-        "--likelihood-points", type=int, default=1000, help="test points of log_likelihood"
-    )
-    run, given = _open(parser, arguments)
-    metrics = run.evaluate(
-        particles=given.particles,
-        likelihood_points=given.likelihood_points,
-        limit_test=given.limit_test,
-    )
+COMMANDS["train"] = Command("train a recipe into a run folder", _train)
+
+
+@_on_run(
+    "measure a run on test data",
+    PARTICLES,
+    ("limit-test", int, None, "test points to use"),
+    ("likelihood-points", int, 1000, "test points of log_likelihood"),
+)
+def _evaluate(run: Any, **options: Any) -> None:
+    metrics = run.evaluate(**options)
     cells = [(name, f"{v:.4f}" if isinstance(v, float) else str(v)) for name, v in metrics.items()]
     print(aligned(cells))
     print(f"written to {run.folder.metrics_path}")
 
 
-def _check(parser: Parser, arguments: list[str]) -> None:
-    parser.add_argument("--images", type=int, default=1000, help="test points to check")
-    parser.add_argument("--draws", type=int, default=200, help="replicates of each")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    run, given = _open(parser, arguments)
+@_on_run(
+    "check a run by posterior and prior predictive draws",
+    ("images", int, 1000, "test points to check"),
+    ("draws", int, 200, "replicates of each"),
+    ("seed", int, 0, "of the draws"),
+)
+def _check(run: Any, **options: Any) -> None:
     from pyro_latents.runs.checking import check
 
-    paths = check(run, images=given.images, draws=given.draws, seed=given.seed)
+    paths = check(run, **options)
     print(paths[-1].read_text())
-    for path in paths:
-        print(path)
+    print(*paths, sep="\n")
 
 
-def _compare(parser: Parser, arguments: list[str]) -> None:
-    parser.add_argument("runs", nargs="+", help="folders of the runs")
-    parser.add_argument("--particles", type=int, default=1000, help="importance samples")
-    parser.add_argument("--points", type=int, default=100, help="test points to measure on")
-    parser.add_argument("--out", type=str, default="comparison", help="the folder to write")
-    _add_data_dir(parser)
-    given = parser.parse_args(arguments)
+@_command(
+    "set runs with different guides side by side",
+    PARTICLES,
+    ("points", int, 100, "test points to measure on"),
+    ("out", str, "comparison", "the folder to write"),
+    DATA_DIR,
+    runs={"nargs": "+", "help": "folders of the runs"},
+)
+def _compare(runs: list[str], out: str, data_dir: str | None, **options: Any) -> None:
     from pyro_latents import zoo
-    from pyro_latents.runs.comparison import check_free, compare
+    from pyro_latents.runs.comparison import compare
 
-    check_free(Path(given.out))
-    runs = [zoo.open_run(path, data_dir=given.data_dir) for path in given.runs]
-    comparison = compare(runs, particles=given.particles, points=given.points)
+    check_writable(Path(out), "give another --out")
+    comparison = compare([zoo.open_run(path, data_dir=data_dir) for path in runs], **options)
     print(comparison.as_text())
-    for path in comparison.write(Path(given.out)):
+    for path in comparison.write(Path(out)):
         print(f"written to {path}")
 
 
-def _calibrate(parser: Parser, arguments: list[str]) -> None:
-    parser.add_argument(
-        "--points", type=int, default=None, help="data points to simulate (default: up to 500)"
-    )
-    parser.add_argument("--draws", type=int, default=200, help="of the guide for each of them")
-    run, given = _open(parser, arguments)
-    p_values, path = run.calibrate(points=given.points, draws=given.draws)
+@_on_run(
+    "check a run's guide on data simulated from its model",
+    ("points", int, None, "data points to simulate (default: up to 500)"),
+    ("draws", int, 200, "of the guide for each of them"),
+)
+def _calibrate(run: Any, **options: Any) -> None:
+    p_values, path = run.calibrate(**options)
     for name, value in p_values.items():
         print(f"calibration_p_{name}  {value:.4g}")
     print(f"written to {path} and {run.folder.metrics_path}")
 
 
-def _plot(parser: Parser, arguments: list[str]) -> None:
-    run, _ = _open(parser, arguments)
-    for path in run.plot():
-        print(path)
+@_on_run("draw the figures of a run")
+def _plot(run: Any) -> None:
+    print(*run.plot(), sep="\n")
 
 
-def _report(parser: Parser, arguments: list[str]) -> None:
-    run, _ = _open(parser, arguments)
+@_on_run("write one self-contained page on a run")
+def _report(run: Any) -> None:
     from pyro_latents.runs.report import report
 
     print(report(run))
 
 
-def _reproduce(parser: Parser, arguments: list[str]) -> None:
-    parser.add_argument("table", nargs="?", help="its name; without one, all are listed")
-    parser.add_argument(
-        "--budget", type=str, default="paper", help="quick (minutes), hours or paper"
-    )
-    parser.add_argument("--data", type=str, default=None, help="another data set than the paper's")
-    _add_data_dir(parser)
-    parser.add_argument(
-        "--out", type=str, default=None, help="folder to write (default: results/TABLE)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
-    given = parser.parse_args(arguments)
+@_command(
+    "run a table or figure of one of the papers",
+    ("budget", str, "paper", "quick (minutes), hours or paper"),
+    ("data", str, None, "another data set than the paper's"),
+    DATA_DIR,
+    ("out", str, None, "folder to write (default: results/TABLE)"),
+    ("seed", int, 0, "of everything that is drawn"),
+    table={"nargs": "?", "help": "its name; without one, all are listed"},
+)
+def _reproduce(table: str | None, out: str | None, **options: Any) -> None:
     from pyro_latents.reproduce.tables import experiments, reproduce
 
-    if given.table is None:
+    if table is None:
         print(aligned([(name, found.summary) for name, found in experiments().items()]))
         return
-    out = Path(given.out or Path("results") / given.table)
-    asked = {key: given[key] for key in ("budget", "data", "data_dir", "seed")}
-    result = reproduce(given.table, out=out, **asked)
-    print(result.as_markdown())
-    print(f"written to {out / given.table}.json")
+    folder = Path(out or Path("results") / table)
+    print(reproduce(table, out=folder, **options).as_markdown())
+    print(f"written to {folder / table}.json")
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command of the program: what it does in words, and what runs it."""
-
-    summary: str
-    run: Callable[[Parser, list[str]], None]
-
-
-COMMANDS = {
-    "list": Command("show the recipes: story, data, guides, paper", _list),
-    "train": Command("train a recipe into a run folder", _train),
-    "evaluate": Command("measure a run on test data", _evaluate),
-    "check": Command("check a run by posterior and prior predictive draws", _check),
-    "compare": Command("set runs with different guides side by side", _compare),
-    "calibrate": Command("check a run's guide on data simulated from its model", _calibrate),
-    "plot": Command("draw the figures of a run", _plot),
-    "report": Command("write one self-contained page on a run", _report),
-    "reproduce": Command("run a table or figure of one of the papers", _reproduce),
-}
-
-
-def _open(parser: Parser, arguments: list[str]) -> tuple[Any, Any]:
-    """Read the arguments of a command on one run, and open the run."""
-    parser.add_argument("run", help="folder of the run")
-    _add_data_dir(parser)
-    given = parser.parse_args(arguments)
-    from pyro_latents import zoo
-
-    run = zoo.open_run(given.run, data_dir=given.data_dir)
-    run.folder.check_writable()
-    return run, given
-
-
-def _add_data_dir(parser: Parser) -> None:
-    parser.add_argument("--data-dir", type=str, default=None, help="folder of the data sets")
-
-
-def _add_numbers(parser: Parser, story: Any) -> list[str]:
-    """Give the parser an option for each hyper-parameter, and return their names."""
+def _numbers(story: Any) -> Iterator[Option]:
+    """An option for each hyper-parameter, with what the docstrings say of it."""
     kind = type(story)
     hints = get_type_hints(kind)
     meanings = {
-        parameter.arg_name: parameter.description
+        parameter.arg_name: parameter.description or ""
         for ancestor in reversed(kind.__mro__)
         for parameter in parse_docstring(ancestor.__doc__ or "").params
     }
-    names = [field.name for field in fields(story)]
-    for name in names:
+    for name in [field.name for field in fields(story)]:
         # Choices are the story's to check, which names the near ones.
         hint = str if get_origin(hints[name]) is Literal else hints[name]
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=hint,
-            default=getattr(story, name),
-            help=" ".join((meanings.get(name) or "").split()).replace("%", "%%"),
-        )
-    return names
+        meaning = " ".join(meanings.get(name, "").split()).replace("%", "%%")
+        yield name.replace("_", "-"), hint, getattr(story, name), meaning

@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from numbers import Integral, Real
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from pyro_latents.errors import UserError
 from pyro_latents.text import did_you_mean
 
-# Each kind of field: what it is called, and what passes for it. A truth value is no number.
-KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number", lambda value: isinstance(value, Integral) and _is_number(value)),
-    float: ("a number", lambda value: isinstance(value, Real) and _is_number(value)),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    str: ("a word", lambda value: isinstance(value, str)),
-    tuple: ("several values", lambda value: isinstance(value, tuple | list)),
+# Each kind of field: what it is called, and what passes for it.
+KINDS: dict[Any, tuple[str, Any]] = {
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    bool: ("true or false", bool),
+    str: ("a word", str),
+    tuple: ("several values", (tuple, list)),
 }
 # Sizes and counts are 64-bit numbers in torch.
 TOO_LARGE = 2**63
 
+# Which numbers a field takes: what it must, and what passes for that.
+Number = TypeVar("Number", int, float)
+Positive = Annotated[Number, "be positive", lambda value: value > 0]
+NotNegative = Annotated[Number, "not be negative", lambda value: value >= 0]
+Share = Annotated[Number, "be at least 0 and below 1", lambda value: 0 <= value < 1]
+
 
 def check_fields(options: Any) -> None:
-    """See that each field is of its kind, finite, and one of its choices.
-
-    Args:
-        options: A dataclass whose fields are named as options of the command line.
+    """See that each field of a dataclass is of its kind, finite, in its range, and a choice.
 
     Raises:
-        UserError: if not; the message has the near names of a choice.
+        UserError: if not; it names the option of the command line, and the near choices.
     """
-    hints = get_type_hints(type(options))
+    hints = get_type_hints(type(options), include_extras=True)
     for name, value in vars(options).items():
         option, hint = f"--{name.replace('_', '-')}", hints[name]
-        kinds = get_args(hint)
-        if NoneType in kinds:
+        if NoneType in get_args(hint):
             if value is None:
                 continue
-            hint = next(kind for kind in kinds if kind is not NoneType)
-        origin = get_origin(hint)
+            hint = next(kind for kind in get_args(hint) if kind is not NoneType)
+        origin, kinds = get_origin(hint), get_args(hint)
         if origin is Literal:
-            _check_choice(option, value, get_args(hint))
-            continue
-        _check_kind(option, value, origin or hint)
-        if origin is tuple:
-            for part in value:
-                _check_kind(option, part, get_args(hint)[0])
+            if value not in kinds:
+                near = did_you_mean(str(value), [str(kind) for kind in kinds])
+                raise UserError(f"unknown {option} {value!r}: {near}")
+        elif origin is Annotated:
+            kind, words, holds = kinds
+            _check_kind(option, value, kind)
+            if not holds(value):
+                raise UserError(f"{option} must {words}; got {value}.")
+        else:
+            _check_kind(option, value, origin or hint)
+            for part in value if origin is tuple else ():
+                _check_kind(option, part, kinds[0])
 
 
 def plain(value: Any) -> Any:
@@ -59,23 +66,14 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        near = did_you_mean(str(value), [str(choice) for choice in choices])
-        raise UserError(f"unknown {option} {value!r}: {near}")
-
-
 def _check_kind(option: str, value: Any, kind: Any) -> None:
     if kind not in KINDS:
         return
-    words, passes = KINDS[kind]
-    if not passes(value):
+    words, types = KINDS[kind]
+    # A truth value is no number, although Python counts it among them.
+    if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{option} must be {words}; got {value!r}.")
     if kind in (int, float) and not math.isfinite(value):
         raise UserError(f"{option} must be finite; got {value}.")
     if kind is int and abs(value) >= TOO_LARGE:
         raise UserError(f"{option} is too large: {value}.")
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pyro_latents.errors import UserError
+
 
 def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file beside its place and rename it, so that no one ever sees half of it.
+    """Write a file in a folder that exists, beside its place, and rename it: no one sees half.
 
     Args:
-        path: The file's place; its folder exists.
+        path: The file's place.
         write: Writes the content to the open binary file that it is given.
     """
     path = Path(path)
@@ -47,3 +49,10 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically, indented for reading."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def check_writable(folder: Path, advice: str) -> None:
+    """Raise a `UserError` with advice, before minutes are spent, if a folder cannot be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{folder} cannot be written: {advice}.")

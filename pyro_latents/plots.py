@@ -5,7 +5,6 @@ Without `pyplot`, which keeps every figure and looks for a screen.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +19,9 @@ INCHES_PER_IMAGE = 0.6
 
 
 def image_rows(rows: Mapping[str, Tensor]) -> Figure:
-    """Draw rows of images, each with its name at the left.
+    """Draw rows of images in [0, 1], each with its name at the left.
 
-    Args:
-        rows: Images in [0, 1] by the name of their row, each of shape `count channels height
-            width` with one count, and 1 or 3 channels.
+    All are of shape `count channels height width` with one count, and 1 or 3 channels.
     """
     columns = len(next(iter(rows.values())))
     figure = Figure(
@@ -44,10 +41,8 @@ def image_rows(rows: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def learning_curve(history: Path) -> Figure:
-    """Draw the losses of a run's ``history.csv`` over its epochs, in nats per data point."""
-    with open(history, newline="") as file:
-        rows = list(csv.DictReader(file))
+def learning_curve(rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Draw the losses of the rows of a run's history over its epochs, in nats per data point."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axis = figure.subplots()
     for column, name in (("loss", "training"), ("validation_loss", "validation")):
@@ -61,13 +56,7 @@ def learning_curve(history: Path) -> Figure:
 
 
 def dots(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: str) -> Figure:
-    """Draw a group of dots above each label.
-
-    Args:
-        groups: The heights of the dots by the name of their kind, one for each label.
-        labels: What stands below the groups.
-        ylabel: What the heights are, with the unit.
-    """
+    """Draw groups of dots by the name of their kind, one above each label."""
     figure = Figure(figsize=(1.5 + 1.1 * len(labels), 3), layout="constrained")
     axis = figure.subplots()
     for number, (name, heights) in enumerate(groups.items()):
@@ -83,11 +72,9 @@ def dots(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: s
 def rank_ecdfs(ranks: Mapping[str, Tensor]) -> Figure:
     """Draw how far the distribution of each coordinate's ranks is from the uniform one.
 
-    All coordinates of a calibrated site stay in the band with a probability of .95
-    (Kolmogorov-Smirnov with Bonferroni's correction).
-
-    Args:
-        ranks: For each site ranks in (0, 1), of shape `data_points coordinates`.
+    Ranks are in (0, 1), of shape `data_points coordinates` for each site. All coordinates of a
+    calibrated one stay in the band with a probability of .95 (Kolmogorov-Smirnov with
+    Bonferroni's correction).
     """
     from scipy.stats import kstwo
 

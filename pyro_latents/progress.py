@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 
 class Lenient(io.TextIOBase):
-    """The error stream, whose failures are passed over: what cannot be shown is left out."""
+    """The error stream that there is now; what cannot be shown on it is left out."""
 
     def write(self, text: str) -> int:
-        """Write to the stream that there is now."""
+        """Write to the stream, if it takes it."""
         # AttributeError: a process that was started without the stream has None in its place.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush it."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        """Flush it, likewise."""
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
 
     def fileno(self) -> int:
@@ -36,14 +36,7 @@ class Lenient(io.TextIOBase):
 def watched(
     work: Iterable[T], description: str, *, total: int | None = None, shown: bool = True
 ) -> Iterable[T]:
-    """Return the same work, with a bar that grows with it.
-
-    Args:
-        work: What is gone through.
-        description: What the bar says.
-        total: How much there is, None to ask the work for its length.
-        shown: Whether to show anything.
-    """
+    """Return the same work, with a bar that grows with it; of what has no length say the total."""
     return bar(work, description, total=total) if shown and on_terminal() else work
 
 
@@ -56,6 +49,6 @@ def bar(
 
 def on_terminal() -> bool:
     """Whether someone watches the error stream; a notebook has bars of its own."""
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         return hasattr(sys, "ps1") or (sys.stderr is not None and sys.stderr.isatty())
     return False

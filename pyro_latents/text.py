@@ -5,12 +5,7 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, known: Collection[str], otherwise: str | None = None) -> str:
-    """Return what to say of a word that is not known: the near ones, or all there are.
-
-    Args:
-        word: What was given.
-        known: What could have been given.
-        otherwise: What is said where no word is near; None to name all.
+    """Return what to say of a word that is not known: the near ones, or ``otherwise``, or all.
 
     Example:
         >>> did_you_mean("digts", ["digits", "mnist"])
@@ -25,29 +20,19 @@ def did_you_mean(word: str, known: Collection[str], otherwise: str | None = None
 
 
 def padded(rows: Iterable[Sequence[str]], *, right: bool = False) -> list[list[str]]:
-    """Return the cells of a table, those of a column of one width.
+    """Return the cells of a table of equally long rows, those of a column of one width.
 
-    Args:
-        rows: The rows, of equally many cells.
-        right: Whether all columns but the first are aligned at their right, as numbers are.
+    All columns but the first may be aligned at their ``right``, as numbers are.
     """
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        [
-            cell.rjust(width) if right and i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in rows
-    ]
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        align = str.rjust if right and number else str.ljust
+        columns.append([align(cell, max(map(len, column))) for cell in column])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def aligned(rows: Iterable[Sequence[str]], *, right: bool = False) -> str:
-    """Return a table as lines, with two spaces between its columns.
-
-    Args:
-        rows: The rows, of equally many cells.
-        right: Whether all columns but the first are aligned at their right, as numbers are.
+    """Return a table, with the arguments of `padded`, as lines with two spaces between columns.
 
     Example:
         >>> print(aligned([("elbo", "-91.2"), ("kl", "8.4")], right=True))

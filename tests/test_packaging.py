@@ -1,5 +1,6 @@
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +188,14 @@ def test_another_package_adds_a_recipe_by_an_entry_point(monkeypatch):
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="'vae-mnist' exists already"):
         registry.register("vae-mnist", VAEStory(data="mnist"))
+
+
+@pytest.mark.parametrize("story", ["equivae", "pose_tvae", "triplet_tvae", "vaells"])
+def test_the_files_that_a_story_is_made_of_are_there_and_few(story):
+    told = ast.get_docstring(ast.parse((PACKAGE / "stories" / story / "__init__.py").read_text()))
+    files = [path for path in re.findall(r"`([\w/]+\.py)`", told)]
+    assert all((PACKAGE / path).is_file() for path in files)
+    assert {path.name for path in (PACKAGE / "stories" / story).glob("[!_]*.py")} <= {
+        Path(path).name for path in files
+    }
+    assert len(files) <= 15

@@ -12,10 +12,8 @@ from pyro_latents.transport import (
 )
 from pyro_latents.transport.coefficients import descend
 from pyro_latents.transport.compiled_newton import minimise_each
-from pyro_latents.transport.line import search_line
 from pyro_latents.transport.newton import minimise
 from pyro_latents.transport.nodes import exponentials, objectives_at
-from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
 
 TURN = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]], dtype=torch.float64)
@@ -39,7 +37,7 @@ def generator():
 @pytest.fixture(params=["one by one", "batched"])
 def each_way(request, monkeypatch):
     """Both ways to descend: that of a CPU, and that of other devices."""
-    monkeypatch.setattr(coefficients, "_one_by_one", lambda device: request.param == "one by one")
+    monkeypatch.setattr(coefficients, "_one_by_one", lambda *_: request.param == "one by one")
 
 
 def test_transport_by_a_rotation_generator_rotates():
@@ -79,21 +77,14 @@ def test_transport_names_a_wrong_shape(psi, coefficients, points, message):
         transport(psi, coefficients, points)
 
 
-@pytest.mark.parametrize(
-    ("problem_class", "z_dim", "num_operators", "scale"),
-    [
-        (PlanarProblem, 2, 1, 1.0),
-        (PlanarProblem, 2, 4, 1.0),
-        (PlanarProblem, 2, 3, 1e-3),
-        (SeriesProblem, 2, 3, 1.0),
-        (SeriesProblem, 6, 4, 0.3),
-        (SeriesProblem, 5, 2, 2.0),
-    ],
-)
-def test_derivatives_equal_autograd(problem_class, z_dim, num_operators, scale):
+SIZES = [(2, 1, 1.0), (2, 4, 1.0), (2, 3, 1e-3), (6, 4, 0.3), (5, 2, 2.0)]
+
+
+@pytest.mark.parametrize(("z_dim", "num_operators", "scale"), SIZES)
+def test_derivatives_equal_autograd(z_dim, num_operators, scale):
     psi, c = random(num_operators, z_dim, z_dim, scale=scale), random(num_operators, 60, seed=1)
     start, end = random(z_dim, 60, seed=2), random(z_dim, 60, seed=3)
-    found = problem_class(psi, start, end).derivatives(c)
+    found = SeriesProblem(psi, start, end).derivatives(c)
     for i in (0, 31, 59):
 
         def f(one, i=i):
@@ -106,21 +97,17 @@ def test_derivatives_equal_autograd(problem_class, z_dim, num_operators, scale):
         assert torch.allclose(found.hessian[:, :, i], hessian, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("problem_class", "z_dim", "num_operators", "scale"),
-    [(PlanarProblem, 2, 4, 1.0), (PlanarProblem, 2, 3, 1e-3), (SeriesProblem, 6, 4, 0.3)]
-    + [(SeriesProblem, 5, 2, 2.0)],
-)
-def test_compiled_derivatives_equal_batched_ones(problem_class, z_dim, num_operators, scale):
+@pytest.mark.parametrize(("z_dim", "num_operators", "scale"), SIZES)
+def test_compiled_derivatives_equal_batched_ones(z_dim, num_operators, scale):
     psi, c = random(num_operators, z_dim, z_dim, scale=scale), random(num_operators, 20, seed=1)
     start, end = random(z_dim, 20, seed=2), random(z_dim, 20, seed=3)
-    batched = problem_class(psi, start, end).derivatives(c)
+    batched = SeriesProblem(psi, start, end).derivatives(c)
     columns = [part.T.contiguous().numpy() for part in (start, end, c)]
     for i, one in enumerate(zip(*columns, strict=True)):
         gradient = torch.empty(num_operators, dtype=psi.dtype)
         gauss_newton, hessian = (gradient.new_empty(num_operators, num_operators) for _ in "gh")
-        left = (part.numpy() for part in (gradient, gauss_newton, hessian))
-        value = compiled_residual.derivatives(psi.numpy(), *one, True, *left)
+        left = tuple(part.numpy() for part in (gradient, gauss_newton, hessian))
+        value = compiled_residual.derivatives(psi.numpy(), *one, True, left)
         assert value == pytest.approx(batched.value[i].item(), rel=1e-9)
         assert torch.allclose(gradient, batched.gradient[:, i], rtol=1e-8)
         assert torch.allclose(gauss_newton, batched.gauss_newton[..., i], rtol=1e-8)
@@ -132,7 +119,7 @@ def test_a_hopelessly_large_exponential_is_infinite_when_compiled():
         psi, ones = 1e3 * torch.eye(z_dim).double()[None].numpy(), torch.ones(3).double().numpy()
         left = ones[:1].copy(), ones[:1, None].copy(), ones[:1, None].copy()
         point = ones[:z_dim]
-        assert compiled_residual.derivatives(psi, point, point, ones[:1], True, *left) == math.inf
+        assert compiled_residual.derivatives(psi, point, point, ones[:1], True, left) == math.inf
 
 
 def test_rough_derivatives_are_near_the_exact_ones():
@@ -158,12 +145,12 @@ def test_objectives_at_nodes_equal_those_of_each_pair():
     assert torch.allclose(objectives_at(matrices, start, end), slow)
 
 
-@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(
-    ("problem_class", "dim", "operators", "scale"),
-    [(PlanarProblem, 2, 4, 2.0), (SeriesProblem, 3, 1, 1.0), (SeriesProblem, 6, 4, 3.0)],
+    ("dim", "operators", "scale", "exact"),
+    [(2, 4, 2.0, True)]  # in the plane the compiled form is always exact
+    + [(*case, exact) for case in [(3, 1, 1.0), (6, 4, 3.0)] for exact in (True, False)],
 )
-def test_one_by_one_and_batched_descents_are_the_same(problem_class, dim, operators, scale, exact):
+def test_one_by_one_and_batched_descents_are_the_same(dim, operators, scale, exact):
     psi = random(operators, dim, dim)
     psi = psi / torch.linalg.matrix_norm(psi, 2)[:, None, None]
     start, end = random(dim, 50, seed=1), random(dim, 50, seed=2)
@@ -172,7 +159,7 @@ def test_one_by_one_and_batched_descents_are_the_same(problem_class, dim, operat
         random(operators, 50, seed=4).abs() / 50,
     )
     how = {"iterations": 8, "tolerance": 1e-8, "exact": exact}
-    batched, value = minimise(problem_class(psi, start, end), c, weight, **how)
+    batched, value = minimise(SeriesProblem(psi, start, end), c, weight, **how)
     found, objective = minimise_each(psi, start, end, c, weight, **how)
     # Series are as long as each problem needs, so that rough sums differ in the last digits.
     tolerance = 1e-9 if exact else 1e-3
@@ -402,12 +389,11 @@ def test_says_what_is_wrong_with_an_argument(changes, message):
         infer_coefficients(**(arguments | changes))
 
 
-def test_the_line_search_reaches_the_local_minimum_of_its_start():
+def test_a_descent_reaches_the_local_minimum_of_its_start():
     start = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     end = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-    far = torch.tensor([7.0], dtype=torch.float64)
-    c, _ = search_line(TURN[0], start, end, torch.zeros(1).double(), radius=15, descend_from=far)
-    assert torch.allclose(c, torch.tensor([2.5 * torch.pi], dtype=torch.float64))
+    c, _ = descend(TURN, start, end, 0.0, torch.tensor([[[7.0]]]))
+    assert torch.allclose(c, torch.tensor([[2.5 * torch.pi]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("operators", "dim"), [(1, 2), (3, 2), (2, 5)])

@@ -266,7 +266,7 @@ figure3("indirect views")
 
 # %%
 from pyro_latents.evaluation.registration import rotation_between
-from pyro_latents.reproduce.giannone_figures import correlation, slope
+from pyro_latents.reproduce.giannone import correlation, slope
 
 generator = torch.Generator().manual_seed(0)
 index = torch.randint(len(x_test), (2, TRIPLETS), generator=generator)

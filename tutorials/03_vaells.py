@@ -202,8 +202,7 @@ model, test = run.recipe.model, run.recipe.splits.test
 # pairs of codes.
 
 # %%
-from pyro_latents.reproduce.connor import encoded
-from pyro_latents.reproduce.connor_pictures import operators_in_the_plane
+from pyro_latents.reproduce.connor import encoded, operators_in_the_plane
 
 codes = encoded(run.parts, test.x)
 order = test.extras["position"].argsort()
@@ -226,7 +225,7 @@ operators_in_the_plane(
 # between the codes:
 
 # %%
-from pyro_latents.stories.vaells.paths import (
+from pyro_latents.stories.vaells.metrics import (
     path_length_correlation,
     rank_correlation,
     spiral_length,

@@ -166,7 +166,7 @@ plt.show()
 
 # %%
 from pyro_latents.evaluation.knn import knn_accuracy
-from pyro_latents.stories.equivae.classifiers import distance_error
+from pyro_latents.stories.equivae.metrics import distance_error
 
 model.eval()
 guide.eval()
@@ -257,8 +257,11 @@ run = recipe.train(Path(tempfile.mkdtemp()) / "semi", epochs=SEMI_EPOCHS, progre
 # trained on the 100 labelled images alone, is the benchmark.
 
 # %%
-from pyro_latents.stories.equivae.classifiers import fit_classifier, network_error
-from pyro_latents.stories.equivae.metrics import classification_errors
+from pyro_latents.stories.equivae.metrics import (
+    classification_errors,
+    fit_classifier,
+    network_error,
+)
 from pyro_latents.stories.equivae.networks import LabelClassifier
 
 semi = run.parts

@@ -234,7 +234,7 @@ image_rows(rows)
 # turned by:
 
 # %%
-from pyro_latents.reproduce.giannone_figures import correlation, slope
+from pyro_latents.reproduce.giannone import correlation, slope
 
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharey=True, layout="constrained")
 with torch.no_grad():
@@ -256,7 +256,7 @@ plt.show()
 # trained on the means of $z$, and tested on those of the test digits:
 
 # %%
-from pyro_latents.stories.pose_tvae.linear_svm import svm_scores
+from pyro_latents.stories.pose_tvae.metrics import svm_scores
 
 x_train, _ = turned(train.x, torch.Generator().manual_seed(1))
 with torch.no_grad():

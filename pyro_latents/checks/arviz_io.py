@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +24,31 @@ POSTERIOR_DRAWS = 50
 
 
 def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> Any:
-    """Return a check in ArviZ's groups.
+    """Return a check, and statistics of draws from the prior, in ArviZ's groups.
 
     Statistics are the variables of ``posterior_predictive``, ``prior_predictive`` and
     ``observed_data``; the guide's draws those of ``posterior``. ``log_likelihood`` and
     ``log_weight`` have a value for each draw and data point, ``k_hat`` one for each data point.
-
-    Args:
-        found: Replicates of data points given themselves.
-        prior: Statistics of draws from the prior, each of shape `draws`.
     """
+    import arviz
     import xarray
 
-    groups: dict[str, dict[str, np.ndarray]] = {
-        "posterior": {n: _chain(v[:POSTERIOR_DRAWS]) for n, v in found.latents.items()},
-        "posterior_predictive": {n: _chain(v) for n, v in found.replicated.items()},
-        "observed_data": {n: _array(v) for n, v in found.observed.items()},
+    latents = {name: value[:POSTERIOR_DRAWS] for name, value in found.latents.items()}
+    groups = {
+        "posterior": _draws(latents, "data_point"),
+        "posterior_predictive": _draws(found.replicated, "data_point"),
+        "observed_data": _dataset(found.observed, "data_point"),
     }
     if prior is not None:
-        groups["prior_predictive"] = {n: _chain(v) for n, v in prior.items()}
+        groups["prior_predictive"] = _draws(prior)
     if found.log_likelihood is not None:
-        groups["log_likelihood"] = {"x": _chain(found.log_likelihood)}
+        groups["log_likelihood"] = _draws({"x": found.log_likelihood}, "data_point")
     if found.log_weight is not None:
-        groups["sample_stats"] = {"log_weight": _chain(found.log_weight)}
-    points = len(next(iter(found.observed.values())))
-    dims = dict.fromkeys([*found.observed, "x", "log_weight"], ["data_point"])
-    dims |= {n: ["data_point", *_event_dims(n, v)] for n, v in found.latents.items()}
-    if prior is not None:
-        # One number a draw: the draws of the prior belong to no data point.
-        prior_group = groups.pop("prior_predictive")
-    data = _from_dict(groups, {"data_point": np.arange(points)}, dims)
-    if prior is not None:
-        _add_group(data, "prior_predictive", prior_group)
-    if found.log_weight is not None:
-        # A `DataTree` takes a pair of dimension and values for one object, a `Dataset` does not.
-        data["sample_stats"]["k_hat"] = xarray.DataArray(_array(found.k_hat), dims="data_point")
-    for group in _groups(data):
-        data[group].attrs.update(ATTRIBUTES)
-    return data
+        weights = _draws({"log_weight": found.log_weight}, "data_point")
+        groups["sample_stats"] = weights.assign(k_hat=("data_point", _array(found.k_hat)))
+    if is_data_tree():
+        return xarray.DataTree.from_dict(groups)
+    return arviz.InferenceData(**groups)
 
 
 def save_netcdf(data: Any, path: Path) -> Path:
@@ -82,35 +70,27 @@ def is_data_tree() -> bool:
     return int(arviz.__version__.split(".")[0]) >= 1
 
 
-def _from_dict(groups: dict[str, Any], coords: dict[str, Any], dims: dict[str, Any]) -> Any:
+def _draws(values: Mapping[str, Tensor], *dims: str) -> Any:
+    """One chain of draws, of shape `draws *dims ...`."""
+    return _dataset({n: v[None] for n, v in values.items()}, "chain", "draw", *dims)
+
+
+def _dataset(values: Mapping[str, Tensor], *dims: str) -> Any:
+    """Variables with these dimensions, and others of their own after them."""
     import arviz
-
-    if is_data_tree():
-        return arviz.from_dict(groups, coords=coords, dims=dims)
-    return arviz.from_dict(**groups, coords=coords, dims=dims)
-
-
-def _add_group(data: Any, name: str, values: dict[str, np.ndarray]) -> None:
     import xarray
 
-    group = xarray.Dataset({n: (("chain", "draw"), v) for n, v in values.items()})
-    group = group.assign_coords(chain=[0], draw=np.arange(group.sizes["draw"]))
-    if is_data_tree():
-        data[name] = xarray.DataTree(group)
-    else:
-        data.add_groups({name: group})
-
-
-def _groups(data: Any) -> list[str]:
-    return list(data.children) if is_data_tree() else list(data.groups())
-
-
-def _event_dims(name: str, value: Tensor) -> list[str]:
-    return [f"{name}_dim_{i}" for i in range(value.dim() - 2)]
-
-
-def _chain(value: Tensor) -> np.ndarray:
-    return _array(value)[None]
+    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    about = ATTRIBUTES | {"created_at": made, "arviz_version": arviz.__version__}
+    variables = {
+        name: (
+            [*dims, *(f"{name}_dim_{i}" for i in range(value.dim() - len(dims)))],
+            _array(value),
+        )
+        for name, value in values.items()
+    }
+    found = xarray.Dataset(variables, attrs=about)
+    return found.assign_coords({dim: np.arange(size) for dim, size in found.sizes.items()})
 
 
 def _array(value: Tensor) -> np.ndarray:

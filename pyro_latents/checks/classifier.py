@@ -17,12 +17,7 @@ ROWS = 2000
 
 
 class Classifier(nn.Module):
-    """Two convolutions and two dense layers, for images of any size.
-
-    Args:
-        channels: Channels of the images.
-        num_classes: Classes to tell apart.
-    """
+    """Two convolutions and two dense layers, for images of any size."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -58,26 +53,16 @@ def train_classifier(
     num_classes: int,
     *,
     binary: bool = False,
-    steps: int = STEPS,
+    steps: int | None = None,
     seed: int = 0,
-    progress: bool = True,
 ) -> Classifier:
-    """Train a classifier on labelled images.
-
-    Args:
-        examples: Labelled images.
-        num_classes: Classes to tell apart.
-        binary: Whether images are binarised at random, as the replicates of a Bernoulli are.
-        steps: Gradient steps.
-        seed: Of parameters and batches.
-        progress: Whether to show a progress bar.
-    """
+    """Train a classifier on labelled images, binarised at random if its data are to be binary."""
     assert examples.y is not None
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
         classifier = Classifier(examples.shape[0], num_classes).to(examples.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=RATE)
-        for _ in watched(range(steps), "classifier", shown=progress):
+        for _ in watched(range(steps or STEPS), "classifier"):
             rows = torch.randint(len(examples), (BATCH,), device=examples.device)
             x = examples.x[rows]
             loss = F.cross_entropy(classifier(x.bernoulli() if binary else x), examples.y[rows])
@@ -89,9 +74,5 @@ def train_classifier(
 
 def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return features `batch features` and the likeliest classes `batch` of images."""
-    features, classes = [], []
-    for part in x.split(ROWS):
-        found = classifier.features(part)
-        features.append(found)
-        classes.append(classifier.head(found).argmax(-1))
-    return torch.cat(features), torch.cat(classes)
+    features = torch.cat([classifier.features(part) for part in x.split(ROWS)])
+    return features, classifier.head(features).argmax(-1)

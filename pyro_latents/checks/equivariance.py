@@ -19,13 +19,7 @@ ROWS = 500
 
 
 def central_reconstructions(model: Callable, guide: Callable, x: Tensor) -> Tensor:
-    """Return the means of a model's site ``x`` at the centres of the guide.
-
-    Args:
-        model: A model of single data points.
-        guide: Its guide.
-        x: Data points, of shape `batch *x_shape`.
-    """
+    """Return the means of a model's site ``x`` at the centres of the guide, `batch *x_shape`."""
     with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
         found = poutine.trace(Centred()(guide)).get_trace(x)
         replayed = Centred()(poutine.replay(model, found))
@@ -40,11 +34,7 @@ def equivariance_residual(model: Callable, guide: Callable, *, degrees: float = 
 
     with :math:`T` a turn and :math:`R` the reconstruction at the centre of the guide: the mean
     over the pixels, zero if it turns as the image does. Each value costs two reconstructions.
-
-    Args:
-        model: A model of single images.
-        guide: Its guide.
-        degrees: The angle, counter-clockwise.
+    Model and guide are of single images, and the angle is counter-clockwise.
     """
 
     def residual(x: Tensor) -> Tensor:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pyro_latents.checks.arviz_io import is_data_tree
 from pyro_latents.checks.pixels import Reliability
 from pyro_latents.checks.population import Population
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = 5
 
@@ -30,44 +29,33 @@ def u_values(data: Any) -> Figure:
         warnings.filterwarnings("ignore", "Your data appears to have a single value")
         # Of few images, holes are 0 or 1 by chance: the u-values of ties are drawn.
         warnings.filterwarnings("ignore", "Variables .* look binary")
-        return (_differences if is_data_tree() else _densities)(data, names)
+        # Untyped: a type checker sees one major of ArviZ, and the other has not these plots.
+        draw = _differences if is_data_tree() else _densities
+        return draw(import_module("arviz"), data, names)
 
 
-def _densities(data: Any, names: list[str]) -> Figure:
-    from matplotlib.figure import Figure as NewFigure
-
-    # Untyped: a type checker sees one major of ArviZ, and the other has not this plot.
-    arviz: Any = import_module("arviz")
-    rows = -(-len(names) // COLUMNS)
-    # Not pyplot's: it keeps every figure, and looks for a screen.
-    figure = NewFigure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
-    arviz.plot_bpv(data, kind="u_value", var_names=names, ax=axes[: len(names)], textsize=9)
-    for axis, name in zip(axes, names, strict=False):
-        axis.set(title=name, xlabel="u-value", yticks=[])
-    for axis in axes[len(names) :]:
-        axis.set_visible(False)
+def _densities(arviz: Any, data: Any, names: list[str]) -> Figure:
+    figure, axes = _grid(len(names))
+    arviz.plot_bpv(data, kind="u_value", var_names=names, ax=axes, textsize=9)
+    for axis, name in zip(axes, names, strict=True):
+        # A little beyond 0 and 1: of a statistic that fails, the curve lies on the frame.
+        axis.set(title=name, xlabel="u-value", xlim=(-0.03, 1.03), yticks=[])
     return figure
 
 
-def _differences(data: Any, names: list[str]) -> Figure:
+def _differences(arviz: Any, data: Any, names: list[str]) -> Figure:
     from matplotlib import pyplot
 
-    arviz: Any = import_module("arviz")
-    rows, columns = -(-len(names) // COLUMNS), min(len(names), COLUMNS)
+    size = 3 * min(len(names), COLUMNS), 2.4 * -(-len(names) // COLUMNS)
+    # ArviZ's own share their axes, and the last one's limits cut off the others.
+    apart = {"sharex": False, "sharey": False}
     plot = arviz.plot_ppc_pit(
         data,
         var_names=names,
         backend="matplotlib",
         visuals={"xlabel": {"text": "u-value"}},
         col_wrap=COLUMNS,
-        # ArviZ's own share their axes, and the last one's limits cut off the others.
-        figure_kwargs={
-            "figsize": (3 * columns, 2.4 * rows),
-            "layout": "constrained",
-            "sharex": False,
-            "sharey": False,
-        },
+        figure_kwargs={"figsize": size, "layout": "constrained", **apart},
     )
     figure = plot.viz["figure"].item()
     pyplot.close(figure)
@@ -83,40 +71,28 @@ def _differences(data: Any, names: list[str]) -> Figure:
 
 def populations(found: Population) -> Figure:
     """Draw the distribution of each statistic in the data and in draws of the prior."""
-    from matplotlib.figure import Figure as NewFigure
-
-    names = list(found.observed)
-    extra = found.observed_classes is not None
-    rows = -(-(len(names) + extra) // COLUMNS)
-    figure = NewFigure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
-    for axis, name in zip(axes, names, strict=False):
-        both = torch.cat([found.observed[name], found.drawn[name]])
-        low, high = both.quantile(torch.tensor([0.005, 0.995])).tolist()
-        edges = torch.linspace(low, high if high > low else low + 1, 40).numpy()
-        for values, label in ((found.observed[name], "data"), (found.drawn[name], "prior draws")):
-            axis.hist(values.numpy(), edges, density=True, histtype="step", label=label)
+    names = [*found.observed, *(["classes"] if found.classes else [])]
+    figure, axes = _grid(len(names))
+    for axis, name in zip(axes, names, strict=True):
         axis.set(title=name, yticks=[])
-    if found.observed_classes is not None and found.drawn_classes is not None:
-        axis = axes[len(names)]
-        for offset, counts, label in (
-            (-0.2, found.observed_classes, "data"),
-            (0.2, found.drawn_classes, "prior draws"),
-        ):
-            share = (counts / counts.sum()).tolist()
-            axis.bar([i + offset for i in range(len(share))], share, 0.4, label=label)
-        axis.set(title="classes", yticks=[])
-    for axis in axes[len(names) + extra :]:
-        axis.set_visible(False)
+    for axis, (name, observed) in zip(axes, found.observed.items(), strict=False):
+        both = torch.cat([observed, found.drawn[name]])
+        low, high = both.quantile(torch.tensor([0.005, 0.995])).tolist()
+        edges = torch.linspace(low, high if high > low else low + 1, 40).tolist()
+        for values, label in ((observed, "data"), (found.drawn[name], "prior draws")):
+            axis.hist(values.numpy(), edges, density=True, histtype="step", label=label)
+    for offset, label, counts in zip(
+        (-0.2, 0.2), ("data", "prior draws"), found.classes or (), strict=False
+    ):
+        share = (counts / counts.sum()).tolist()
+        axes[-1].bar([i + offset for i in range(len(share))], share, 0.4, label=label)
     axes[0].legend(frameon=False, fontsize="small")
     return figure
 
 
 def reliability_curve(found: Reliability) -> Figure:
     """Draw what share of ink pixels have in reality against their probability."""
-    from matplotlib.figure import Figure as NewFigure
-
-    figure = NewFigure(figsize=(3.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
     axis = figure.subplots()
     held = found.count > 0
     axis.plot([0, 1], [0, 1], color="0.8", lw=1)
@@ -128,3 +104,13 @@ def reliability_curve(found: Reliability) -> Figure:
         aspect="equal",
     )
     return figure
+
+
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+    """A picture of so many small axes; not pyplot's, which keeps it and looks for a screen."""
+    rows = -(-count // COLUMNS)
+    figure = Figure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
-from pyro_latents.programs import local_parameters
+from pyro_latents.data.batches import BatchMaker
+from pyro_latents.evaluation.draws import seeded_batches
+from pyro_latents.programs import local_parameters, paired_traces
 
 BINS = 20
 
@@ -38,31 +38,16 @@ class Reliability:
 
 
 def reliability(
-    model: Callable, guide: Callable, batches: BatchMaker, *, points: int, seed: int = 0
+    model: Callable, guide: Callable, batches: BatchMaker, *, seed: int = 0
 ) -> Reliability:
-    """Compare pixels with their probabilities given one draw of the guide.
-
-    Args:
-        model: A generative model with a Bernoulli site ``x``.
-        guide: Its guide.
-        batches: The maker of the batches of the data.
-        points: Data points, the first ones.
-        seed: Of the draws.
-    """
-    points = min(points, len(batches))
-    loader = Batches(batches, min(100, points), seed=seed, shuffle=False)
+    """Compare the pixels of a Bernoulli site ``x`` with their probabilities at a guide's draw."""
     edges = torch.linspace(0, 1, BINS + 1)[1:-1]
     sums = torch.zeros(3, BINS, dtype=torch.double)
     with torch.no_grad(), local_parameters(model, guide):
-        for number in range(-(-points // loader.batch_size)):
-            torch.manual_seed(mixed_seed(seed, number))
-            batch = loader.batch(number)
-            drawn = poutine.trace(guide).get_trace(*batch)
-            scored = poutine.trace(poutine.replay(model, drawn)).get_trace(*batch)
-            site: Any = scored.nodes["x"]
+        for batch in seeded_batches(batches, seed=seed):
+            site: Any = paired_traces(model, guide, *batch)[0].nodes["x"]
             p, x = site["fn"].mean.flatten().cpu(), site["value"].flatten().cpu()
-            index = torch.bucketize(p, edges)
-            for row, values in zip(sums, (p, x, torch.ones_like(p)), strict=True):
-                row.index_add_(0, index, values.double())
+            values = torch.stack([p, x, torch.ones_like(p)]).double()
+            sums.index_add_(1, torch.bucketize(p, edges), values)
     count = sums[2].clamp_min(1)
     return Reliability(sums[0] / count, sums[1] / count, sums[2])

@@ -15,15 +15,13 @@ class Population:
     Args:
         observed: Each statistic of the test data, of shape `points`.
         drawn: Each statistic of draws from the prior, of shape `draws`.
-        observed_classes: The number of test points in each class of a classifier, or None.
-        drawn_classes: That of the draws.
+        classes: How many test points, and draws, there are of each class of a classifier, or None.
         frechet_distance: Between normals fitted to the classifier's features of both, or None.
     """
 
     observed: dict[str, Tensor]
     drawn: dict[str, Tensor]
-    observed_classes: Tensor | None = None
-    drawn_classes: Tensor | None = None
+    classes: tuple[Tensor, Tensor] | None = None
     frechet_distance: float | None = None
 
     def p_values(self) -> dict[str, float]:
@@ -38,24 +36,18 @@ class Population:
             name: float(ks_2samp(self.observed[name].numpy(), drawn.numpy()).pvalue)
             for name, drawn in self.drawn.items()
         }
-        if self.observed_classes is not None and self.drawn_classes is not None:
-            table = torch.stack([self.observed_classes, self.drawn_classes])
+        if self.classes is not None:
+            table = torch.stack(self.classes).numpy()
             table = table[:, table.sum(0) > 0]
             # One class on both sides leaves nothing to tell apart.
-            found["classes"] = (
-                float(chi2_contingency(table.numpy()).pvalue) if table.shape[1] > 1 else 1.0
-            )
+            found["classes"] = float(chi2_contingency(table).pvalue) if table.shape[1] > 1 else 1.0
         return found
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    r"""Return the Fréchet distance between normals fitted to two sets of features.
+    r"""Return the Fréchet distance between normals fitted to two sets `points features`.
 
     .. math:: |m_1 - m_2|^2 + \mathrm{tr}\big(S_1 + S_2 - 2 (S_1^{1/2} S_2 S_1^{1/2})^{1/2}\big)
-
-    Args:
-        first: Features of shape `points features`.
-        second: Features of shape `other_points features`.
 
     References:
         GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), section 4
@@ -63,16 +55,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     first, second = first.double(), second.double()
     mean = (first.mean(0) - second.mean(0)).square().sum()
     a, b = torch.cov(first.T), torch.cov(second.T)
-    root = _square_root(a)
+    values, vectors = torch.linalg.eigh(a)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
     return (mean + a.trace() + b.trace() - 2 * cross).clamp_min(0).item()
-
-
-def counts(classes: Tensor, num_classes: int) -> Tensor:
-    """Return how many there are of each class, of shape `num_classes`."""
-    return torch.bincount(classes.cpu(), minlength=num_classes)
-
-
-def _square_root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T

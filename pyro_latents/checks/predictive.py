@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,21 +11,25 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
+from pyro_latents.data.batches import BatchMaker
 from pyro_latents.distributions.likelihoods import GreyBernoulli
-from pyro_latents.errors import UserError
+from pyro_latents.errors import UserError, check_counts
+from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.pareto import pareto_k
 from pyro_latents.programs import (
     evaluation_mode,
     local_parameters,
+    paired_traces,
     plate_nesting,
     random_sites,
     vectorised,
 )
-from pyro_latents.progress import watched
 
-# Replicates in memory at a time, whatever the number of draws and of data points.
-CHUNK = 1000
+# Replicates in memory at a time, whatever the number of draws and of data points, and how many of
+# them are of one data point at the most.
+CHUNK, TOGETHER = 1000, 100
+# Data points to look at, and replicates of each.
+SHOWN, SHOWN_DRAWS = 12, 4
 # Of the prior: so many of the draws are kept as they are.
 PRIOR_CHUNK = 2000
 
@@ -77,9 +81,9 @@ class Replicates:
             found[name] = min(1.0, 2 * (1 + min(below, above)) / (1 + len(means)))
         return found
 
-    def outside(self, level: float = 0.95) -> dict[str, float]:
-        """Return the share of data points outside the central interval of their replicates."""
-        half = (1 - level) / 2
+    def outside(self) -> dict[str, float]:
+        """Return the share of data points outside the central 95 % of their replicates."""
+        half = (1 - 0.95) / 2
         return {
             name: ((u < half) | (u > 1 - half)).double().mean().item()
             for name, u in self.u_values().items()
@@ -96,7 +100,6 @@ def replicates(
     points: int | None = None,
     site: str = "x",
     seed: int = 0,
-    shown: int = 12,
     progress: bool = True,
 ) -> Replicates:
     """Draw replicates of each data point given itself, and keep their statistics alone.
@@ -114,81 +117,51 @@ def replicates(
         points: Data points, the first ones; None for all.
         site: The observed site to look at.
         seed: Of the draws.
-        shown: Data points of which replicates are kept as they are.
         progress: Whether to show a progress bar.
 
     Raises:
-        UserError: if the number of draws is not positive, or the model has no such observed site.
+        UserError: if there are no draws, or the model has no such observed site.
     """
-    if draws < 1:
-        raise UserError(f"--draws must be at least 1; got {draws}.")
-    points = min(points or len(batches), len(batches))
-    together = min(draws, 100)
-    loader = Batches(batches, min(max(1, CHUNK // together), points), seed=seed, shuffle=False)
-    parts: list[dict[str, Tensor]] = []
+    check_counts(1, draws=draws)
+    counts = [min(TOGETHER, draws - done) for done in range(0, draws, TOGETHER)]
+    size, bar = max(1, CHUNK // counts[0]), "replicates" if progress else None
+    parts: list[dict[str, Any]] = []
     examples = None
     with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
-        numbers = range(-(-points // loader.batch_size))
-        for number in watched(numbers, "replicates", shown=progress):
-            torch.manual_seed(mixed_seed(seed, number))
-            batch = loader.batch(number)
-            if number == 0:
+        for batch in seeded_batches(batches, points=points, size=size, seed=seed, description=bar):
+            if not parts:
                 nesting = plate_nesting(poutine.trace(guide).get_trace(*batch))
             chunks = []
-            for start in range(0, draws, together):
-                kept = max(0, shown - number * loader.batch_size) if start == 0 else 0
-                chunk, pictures = _chunk(
-                    model,
-                    guide,
-                    batch,
-                    statistics,
-                    min(together, draws - start),
-                    nesting,
-                    site,
-                    kept,
-                )
-                chunks.append(chunk)
-                examples = examples or pictures
-            parts.append(_joined(chunks, dim=0))
-    whole = {name: value[:, :points] for name, value in _joined(parts, dim=1).items()}
-    taken = {
-        kind: {n.removeprefix(kind): v for n, v in whole.items() if n.startswith(kind)}
-        for kind in ("observed.", "replicated.", "latent.")
-    }
-    return Replicates(
-        observed={name: value[0] for name, value in taken["observed."].items()},
-        replicated=taken["replicated."],
-        latents=taken["latent."],
-        log_likelihood=whole["log_likelihood"],
-        log_weight=whole.get("log_weight"),
-        examples=examples,
-    )
+            for count in counts:
+                several = [vectorised(program, count, nesting) for program in (model, guide)]
+                found, shown = _kept(*paired_traces(*several, *batch), statistics, site, count)
+                chunks.append(found)
+                examples = examples or shown
+            # What is observed is the same for all draws.
+            parts.append(_joined(chunks, 0) | {"observed": chunks[0]["observed"]})
+    whole = _joined(parts, 1, points)
+    observed = {name: value[0] for name, value in whole.pop("observed").items()}
+    return Replicates(observed, **whole, examples=examples)
 
 
 def prior_statistics(
     model: Callable, statistics: Statistics, *, draws: int, seed: int = 0
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Draw data from the model alone, and keep their statistics.
-
-    Args:
-        model: The generative model, with a keyword ``size``.
-        statistics: What is kept, by name.
-        draws: Data points to draw.
-        seed: Of the draws.
+    """Draw data from the model alone, by its keyword ``size``.
 
     Returns:
         Each statistic, of shape `draws`, and the first data points as they are.
     """
     torch.manual_seed(seed)
-    parts, first = [], None
+    parts: list[dict[str, Tensor]] = []
     with torch.no_grad(), local_parameters(model), evaluation_mode(model):
         for start in range(0, draws, PRIOR_CHUNK):
             trace = poutine.trace(model).get_trace(size=min(PRIOR_CHUNK, draws - start))
             x: Any = trace.nodes["x"]["value"]
-            first = x if first is None else first
+            if not parts:
+                first = x
             parts.append({name: statistic(x) for name, statistic in statistics.items()})
-    assert first is not None
-    return _joined(parts, dim=0), first
+    return _joined(parts, 0), first
 
 
 def binarised_like(x: Tensor, fn: Any) -> Tensor:
@@ -198,48 +171,37 @@ def binarised_like(x: Tensor, fn: Any) -> Tensor:
     return x
 
 
-def _chunk(
-    model: Callable,
-    guide: Callable,
-    batch: tuple,
-    statistics: Statistics,
-    draws: int,
-    nesting: int,
-    site: str,
-    shown: int,
-) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
-    drawn = poutine.trace(vectorised(guide, draws, nesting)).get_trace(*batch)
-    several = poutine.replay(vectorised(model, draws, nesting), drawn)
-    scored = poutine.trace(several).get_trace(*batch)
+def _kept(
+    scored: Trace, drawn: Trace, statistics: Statistics, site: str, draws: int
+) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
+    """What is kept of some draws for a batch, by field of `Replicates`, and some to look at."""
     if site not in scored.nodes or not scored.nodes[site]["is_observed"]:
         raise UserError(f"the model has no observed site {site!r} to check.")
     node: Any = scored.nodes[site]
     observed = binarised_like(node["value"], node["fn"])
     replicate = node["fn"].sample()
-    for trace in (drawn, scored):
-        trace.compute_log_prob()
-    found = {f"observed.{n}": s(observed)[None].float() for n, s in statistics.items()}
-    found |= {f"replicated.{n}": s(replicate).float() for n, s in statistics.items()}
-    found |= {
-        f"latent.{name}": s["value"].expand(draws, *s["value"].shape[1:])
-        for name, s in random_sites(drawn)
-        if not s["is_observed"] and s["value"].shape[:1] == (draws,)
+    found = {
+        "observed": {name: s(observed)[None].float() for name, s in statistics.items()},
+        "replicated": {name: s(replicate).float() for name, s in statistics.items()},
+        "latents": {
+            name: s["value"].expand(draws, *s["value"].shape[1:])
+            for name, s in random_sites(drawn)
+            if not s["is_observed"] and s["value"].shape[:1] == (draws,)
+        },
+        "log_likelihood": node["log_prob"],
     }
-    found["log_likelihood"] = node["log_prob"]
     if not any("maximize" in s["infer"] for _, s in random_sites(scored)):
         found["log_weight"] = _total(scored) - _total(drawn)
-    pictures = (observed[:shown].cpu(), replicate[:4, :shown].cpu()) if shown else None
-    return found, pictures
+    return found, (observed[:SHOWN].cpu(), replicate[:SHOWN_DRAWS, :SHOWN].cpu())
 
 
 def _total(trace: Trace) -> Tensor:
     return sum((s["log_prob"] for _, s in random_sites(trace)), torch.zeros(()))
 
 
-def _joined(parts: list[dict[str, Tensor]], dim: int) -> dict[str, Tensor]:
-    def join(name: str) -> Tensor:
-        if dim == 0 and name.startswith("observed."):
-            return parts[0][name]
-        return torch.cat([part[name] for part in parts], dim).cpu()
-
-    return {name: join(name) for name in parts[0]}
+def _joined(parts: Sequence[Any], dim: int, size: int | None = None) -> Any:
+    """Join what was kept along a dimension, and cut it to a size; dictionaries value by value."""
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts], dim, size) for name in parts[0]}
+    whole = torch.cat(list(parts), dim).cpu()
+    return whole if size is None else whole.narrow(dim, 0, min(size, whole.shape[dim]))

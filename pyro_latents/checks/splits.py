@@ -48,42 +48,35 @@ class HonestSplit:
 
     def statistics(self, statistics: Mapping[str, Statistic]) -> dict[str, Callable]:
         """Return those of the hidden part; of a mere part, without those of whole data points."""
-        if self.part is None:
+        part = self.part
+        if part is None:
             return dict(statistics)
         return {
-            name: _of_part(statistic, self.part)
+            name: lambda x, statistic=statistic: statistic(part(x))
             for name, statistic in statistics.items()
             if not statistic.whole
         }
 
 
 class ObservedPart(Messenger):
-    """Counts only some elements of an observation in its density.
+    """Counts of ``x`` only what is seen, by booleans of the shape of one observation."""
 
-    Args:
-        seen: Booleans of the shape of one observation, true for what is seen.
-        site: The observed site.
-    """
-
-    def __init__(self, seen: Tensor, site: str = "x") -> None:
+    def __init__(self, seen: Tensor) -> None:
         super().__init__()
         self.seen = seen
-        self.site = site
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] == self.site and msg["is_observed"]:
+        if msg["name"] == "x" and msg["is_observed"]:
             fn = msg["fn"]
-            msg["fn"] = fn.base_dist.mask(self.seen).to_event(len(fn.event_shape))
+            seen = self.seen.to(msg["value"].device)
+            msg["fn"] = fn.base_dist.mask(seen).to_event(len(fn.event_shape))
 
 
 class Unseen(Messenger):
     """Runs some sites without their densities, and so that no guide is expected to have them.
 
     The other sites of a model are then those of the program without these, if nothing but them
-    depends on these.
-
-    Args:
-        sites: The names of latent and observed sites; those that there are not are passed over.
+    depends on these. Names of sites that there are not are passed over.
     """
 
     def __init__(self, sites: Collection[str]) -> None:
@@ -96,33 +89,12 @@ class Unseen(Messenger):
             msg["infer"] = {**msg["infer"], "is_auxiliary": True}
 
 
-def left_half(x_shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """Return which pixels are in the left half of images of shape `channels height width`."""
-    seen = torch.zeros(x_shape, dtype=torch.bool)
-    seen[..., : x_shape[-1] // 2] = True
-    return seen
-
-
-def seeing_only(model: Callable, seen: Tensor) -> Callable:
-    """Return the model with the observation's density restricted to what is seen."""
-    return lambda *args, **kwargs: _run_seeing(model, seen, args, kwargs)
-
-
-def _run_seeing(model: Callable, seen: Tensor, args: tuple, kwargs: dict) -> Any:
-    with ObservedPart(seen.to(args[0].device)):
-        return model(*args, **kwargs)
-
-
 def filled(model: Callable, guide: Callable, seen: Tensor) -> Callable:
     """Return the guide given an image whose unseen part is a guess.
 
     The guess is blank at first, then thrice what the model makes of the image with the guess
-    before: a blank half is like no image that the guide was trained on.
-
-    Args:
-        model: A model of single images.
-        guide: Its guide.
-        seen: Which pixels are seen, of the shape of an image.
+    before: a blank half is like no image that the guide was trained on. What is ``seen`` is said
+    by booleans of the shape of an image.
     """
 
     def guessing(x: Tensor, **options: Any) -> Any:
@@ -135,6 +107,13 @@ def filled(model: Callable, guide: Callable, seen: Tensor) -> Callable:
         return guide(guess, **options)
 
     return guessing
+
+
+def left_half(x_shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """Return which pixels are in the left half of images of shape `channels height width`."""
+    seen = torch.zeros(x_shape, dtype=torch.bool)
+    seen[..., : x_shape[-1] // 2] = True
+    return seen
 
 
 def right_half(x: Tensor) -> Tensor:
@@ -152,19 +131,15 @@ def half_images(
 ) -> HonestSplit:
     """Return the split into halves: infer from the left one by refinement, check the right one.
 
-    Args:
-        model: A model of single images.
-        guide: Its guide, of which refinement starts.
-        build_batches: Makes the batches ``(x,)`` of images.
-        test: The images. Grey ones are binarised under a Bernoulli likelihood, so that what is
-            seen and what is checked are of one binary image.
-        seed: Of the binarisation.
+    Model and guide, where refinement starts, are of batches ``(x,)`` of images. Grey ones are
+    binarised under a Bernoulli likelihood, so that what is seen and what is checked are of one
+    binary image.
     """
     seen = left_half(test.shape)
     likelihood = getattr(model, "likelihood", None)
     torch.manual_seed(seed)
     x = binarised_like(test.x, likelihood(test.x)) if likelihood else test.x
-    refined = Refined(seeing_only(model, seen), filled(model, guide, seen)).eval()
+    refined = Refined(ObservedPart(seen)(model), filled(model, guide, seen)).eval()
     batches = build_batches(replace(test, x=x))
     return HonestSplit("right half given left", model, refined, batches, part=right_half)
 
@@ -177,7 +152,3 @@ def prior_guide(model: Callable) -> Callable:
     return poutine.block(
         model, hide_fn=lambda site: site["type"] != "sample" or site["is_observed"]
     )
-
-
-def _of_part(statistic: Statistic, part: Callable[[Tensor], Tensor]) -> Callable:
-    return lambda x: statistic(part(x))

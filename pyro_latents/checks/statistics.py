@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 # Data points whose distances are in memory at a time.
 ROWS = 2000
+PIXELS = (-3, -2, -1)
 
 
 @dataclass(frozen=True)
@@ -31,46 +34,35 @@ class Statistic:
         return self.function(x)
 
 
-def ink(x: Tensor) -> Tensor:
-    """Mean intensity of images, `*leading channels height width`."""
-    return x.mean((-3, -2, -1))
+class Moments(NamedTuple):
+    """Of the ink of images, in pixels: its mean from the middle, and its covariance."""
+
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    yy: Tensor
+    xy: Tensor
 
 
-def centre_x(x: Tensor) -> Tensor:
-    """Centre of mass to the right of the middle, in pixels."""
-    return _moments(x)[0]
-
-
-def centre_y(x: Tensor) -> Tensor:
-    """Centre of mass below the middle, in pixels."""
-    return _moments(x)[1]
-
-
-def spread(x: Tensor) -> Tensor:
-    """Root mean squared distance of the ink from its centre, in pixels."""
-    _, _, xx, yy, _ = _moments(x)
-    return (xx + yy).sqrt()
-
-
-def elongation(x: Tensor) -> Tensor:
-    """Variance of the ink across less that along the page, as a part of their sum."""
-    _, _, xx, yy, _ = _moments(x)
-    return (xx - yy) / (xx + yy).clamp_min(1e-6)
-
-
-def slant(x: Tensor) -> Tensor:
-    """Covariance of the ink's two coordinates as a part of the sum of their variances.
-
-    It is half the sine of twice the angle for an ideal stroke, and unlike an angle it has no jump.
-    """
-    _, _, xx, yy, xy = _moments(x)
-    return xy / (xx + yy).clamp_min(1e-6)
+def moments(image: Tensor) -> Moments:
+    """Return those of images of shape `*leading channels height width`, each `*leading`."""
+    grey = _grey(image)
+    height, width = (
+        torch.arange(n, device=grey.device, dtype=grey.dtype) for n in grey.shape[-2:]
+    )
+    y, x = torch.meshgrid(height - height.mean(), width - width.mean(), indexing="ij")
+    # All sums over pixels in one product, which reads the images once.
+    powers = torch.stack([torch.ones_like(x), x, y, x.square(), y.square(), x * y], -1)
+    mass, *sums = (grey.flatten(-2) @ powers.flatten(0, 1)).unbind(-1)
+    mx, my, xx, yy, xy = (found / mass.clamp_min(1e-6) for found in sums)
+    xx, yy = (xx - mx.square()).clamp_min(0), (yy - my.square()).clamp_min(0)
+    return Moments(mx, my, xx, yy, xy - mx * my)
 
 
 def edge_energy(x: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels."""
     across, down = x.diff(dim=-1).abs(), x.diff(dim=-2).abs()
-    return (across.mean((-3, -2, -1)) + down.mean((-3, -2, -1))) / 2
+    return (across.mean(PIXELS) + down.mean(PIXELS)) / 2
 
 
 def euler_number(x: Tensor) -> Tensor:
@@ -83,27 +75,43 @@ def euler_number(x: Tensor) -> Tensor:
     return pixels - rows - columns + faces
 
 
-def asymmetry_x(x: Tensor) -> Tensor:
-    """Mean absolute difference from the mirror image, left and right exchanged."""
-    return _asymmetry(x, -1)
+def asymmetry(x: Tensor, dim: int) -> Tensor:
+    """Mean absolute difference from the mirror image in a dimension."""
+    # One half against the other: the rest of the image would say the same again.
+    size, half = x.shape[dim], x.shape[dim] // 2
+    first, last = x.narrow(dim, 0, half), x.narrow(dim, size - half, half)
+    total = (first - last.flip(dim)).abs().sum(PIXELS)
+    return 2 * total / x.shape[-3:].numel()
 
 
-def asymmetry_y(x: Tensor) -> Tensor:
-    """Mean absolute difference from the mirror image, top and bottom exchanged."""
-    return _asymmetry(x, -2)
+def _of_moments(function: Callable[[Moments], Tensor], meaning: str) -> Statistic:
+    return Statistic(lambda x: function(moments(x)), meaning)
 
 
+def _share(part: Tensor, m: Moments) -> Tensor:
+    """A part of the sum of the variances."""
+    return part / (m.xx + m.yy).clamp_min(1e-6)
+
+
+# Of images, `*leading channels height width`.
 IMAGE_STATISTICS = {
-    "ink": Statistic(ink, "mean intensity: brightness and stroke width"),
-    "centre_x": Statistic(centre_x, "centre of mass across, in pixels"),
-    "centre_y": Statistic(centre_y, "centre of mass down, in pixels"),
-    "spread": Statistic(spread, "distance of the ink from its centre, in pixels"),
-    "elongation": Statistic(elongation, "wide against tall"),
-    "slant": Statistic(slant, "slant of the ink, with its sign"),
+    "ink": Statistic(lambda x: x.mean(PIXELS), "mean intensity: brightness and stroke width"),
+    "centre_x": _of_moments(lambda m: m.x, "centre of mass across, in pixels"),
+    "centre_y": _of_moments(lambda m: m.y, "centre of mass down, in pixels"),
+    "spread": _of_moments(
+        lambda m: (m.xx + m.yy).sqrt(), "distance of the ink from its centre, in pixels"
+    ),
+    "elongation": _of_moments(lambda m: _share(m.xx - m.yy, m), "wide against tall"),
+    # Half the sine of twice the angle for an ideal stroke: unlike an angle, it has no jump.
+    "slant": _of_moments(lambda m: _share(m.xy, m), "slant of the ink, with its sign"),
     "edge_energy": Statistic(edge_energy, "contrast of neighbours: falls when images blur"),
     "euler_number": Statistic(euler_number, "pieces less holes: broken strokes, specks"),
-    "asymmetry_x": Statistic(asymmetry_x, "difference from the image mirrored across"),
-    "asymmetry_y": Statistic(asymmetry_y, "difference from the image mirrored down"),
+    "asymmetry_x": Statistic(
+        partial(asymmetry, dim=-1), "difference from the image mirrored across"
+    ),
+    "asymmetry_y": Statistic(
+        partial(asymmetry, dim=-2), "difference from the image mirrored down"
+    ),
 }
 VECTOR_STATISTICS = {
     "norm": Statistic(lambda x: x.norm(dim=-1), "distance from the origin"),
@@ -112,11 +120,6 @@ VECTOR_STATISTICS = {
     "largest": Statistic(lambda x: x.amax(-1), "largest coordinate"),
     "smallest": Statistic(lambda x: x.amin(-1), "smallest coordinate"),
 }
-
-
-def statistics_for(x_shape: torch.Size | tuple[int, ...]) -> dict[str, Statistic]:
-    """Return the usual statistics of data points of some shape."""
-    return IMAGE_STATISTICS if len(x_shape) == 3 else VECTOR_STATISTICS
 
 
 def distance_to(points: Tensor) -> Statistic:
@@ -132,37 +135,5 @@ def distance_to(points: Tensor) -> Statistic:
     return Statistic(distance, "distance from the nearest training point")
 
 
-def _asymmetry(x: Tensor, dim: int) -> Tensor:
-    # One half against the other: the rest of the image would say the same again.
-    size, half = x.shape[dim], x.shape[dim] // 2
-    first, last = x.narrow(dim, 0, half), x.narrow(dim, size - half, half)
-    total = (first - last.flip(dim)).abs().sum((-3, -2, -1))
-    return 2 * total / x.shape[-3:].numel()
-
-
 def _grey(x: Tensor) -> Tensor:
     return x.squeeze(-3) if x.shape[-3] == 1 else x.mean(-3)
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """First moments from the middle and second central ones, each of shape `*leading`."""
-    image = _grey(x)
-    height, width = image.shape[-2:]
-    across = torch.arange(width, device=x.device, dtype=x.dtype) - (width - 1) / 2
-    down = torch.arange(height, device=x.device, dtype=x.dtype) - (height - 1) / 2
-    one_across, one_down = torch.ones_like(across), torch.ones_like(down)
-    # All sums over pixels in one product, which reads the images once.
-    pairs = (
-        (one_down, one_across),
-        (one_down, across),
-        (down, one_across),
-        (one_down, across.square()),
-        (down.square(), one_across),
-        (down, across),
-    )
-    weights = torch.stack([torch.outer(*pair).flatten() for pair in pairs], -1)
-    mass, mx, my, xx, yy, xy = (image.flatten(-2) @ weights).unbind(-1)
-    mass = mass.clamp_min(1e-6)
-    mx, my, xx, yy, xy = (moment / mass for moment in (mx, my, xx, yy, xy))
-    xx, yy = (xx - mx.square()).clamp_min(0), (yy - my.square()).clamp_min(0)
-    return mx, my, xx, yy, xy - mx * my

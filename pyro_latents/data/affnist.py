@@ -50,9 +50,7 @@ def affnist(
 
     Args:
         data_dir: The root folder.
-        validation: How many of the 60,000 training digits, the last ones, are set apart. Where
-            the official files hold a validation set of their own, it is this that is used,
-            unless 0 joins it to the training set.
+        validation: How many of the 60,000 training digits, the last ones, are set apart.
         seed: Of the regenerated maps.
         device: Where the images are regenerated and stay.
 
@@ -70,11 +68,8 @@ def regenerated(mnist: Splits, *, seed: int = 0) -> Splits:
     """MNIST turned into affNIST, on the device of the digits.
 
     The maps are kept as ``extras``: ``angle`` (radians, counter-clockwise), ``shear``, ``scale``
-    (x and y) and ``translation`` (pixels, right and up).
-
-    Args:
-        mnist: The splits of MNIST.
-        seed: Of the maps; each split has its own draws, the same on every device.
+    (x and y) and ``translation`` (pixels, right and up). Each split has its own draws, the same on
+    every device.
     """
     parts = (mnist.train, mnist.validation, mnist.test)
     train, validation, test = (_moved(part, seed, i) for i, part in enumerate(parts))
@@ -84,13 +79,9 @@ def regenerated(mnist: Splits, *, seed: int = 0) -> Splits:
 def official(folder: Path, validation: int = 10_000) -> Splits:
     """The official files, unpacked: the first version of every digit, ``test_batches/1.mat``.
 
-    The training images are in ``training_and_validation_batches``, or in ``training_batches`` and
-    ``validation_batches``.
-
-    Args:
-        folder: The folder that holds those folders.
-        validation: How many of the digits in ``training_and_validation_batches``, the last ones,
-            are set apart.
+    The training images are in ``training_and_validation_batches``, and the last ``validation`` of
+    them are set apart; or in ``training_batches``, beside ``validation_batches``, which are the
+    validation set whatever its size, unless 0 joins them to the training set.
 
     Raises:
         UserError: if a file is missing or broken, or the validation set leaves nothing.
@@ -98,9 +89,7 @@ def official(folder: Path, validation: int = 10_000) -> Splits:
     test = _read(folder / "test_batches" / PAGE)
     both = folder / "training_and_validation_batches"
     if both.is_dir():
-        page = _read(both / PAGE)
-        count = held_out(len(page), validation, "affNIST")
-        train, watched = page.take(slice(count)), page.take(slice(count, None))
+        train, watched = held_out(_read(both / PAGE), validation, "affNIST")
     else:
         train = _read(folder / "training_batches" / PAGE)
         watched = _read(folder / "validation_batches" / PAGE)
@@ -110,12 +99,9 @@ def official(folder: Path, validation: int = 10_000) -> Splits:
 
 
 def random_maps(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw the map of each image by the protocol.
+    """Draw the map of each image, `batch 1 height width`, by the protocol.
 
-    Args:
-        images: Of shape `batch 1 height width`.
-        generator: The source of all randomness, on the CPU, so that the draws are the same
-            whatever device the images are on.
+    The generator is on the CPU, so that the draws are the same whatever device the images are on.
 
     Returns:
         ``angle`` and ``shear`` of shape `batch`, ``scale`` and ``translation`` of shape `batch 2`.
@@ -145,16 +131,11 @@ def _moved(examples: Examples, seed: int, part: int) -> Examples:
     generator = torch.Generator().manual_seed(mixed_seed(seed, part, 0))
     maps = random_maps(examples.x, generator)
     matrix = affine_matrix(maps["angle"], maps["shear"], maps["scale"])
-    moved = in_chunks(
-        partial(move, size=(CANVAS, CANVAS)), examples.x, matrix, maps["translation"]
-    )
-    return Examples(
-        # The official images are bytes.
-        x=moved.mul_(255).round_().clamp_(0, 255).div_(255),
-        y=examples.y,
-        extras=maps,
-        provenance=REGENERATED.format(seed=seed),
-    )
+    onto_canvas = partial(move, size=(CANVAS, CANVAS))
+    moved = in_chunks(onto_canvas, examples.x, matrix, maps["translation"])
+    # The official images are bytes.
+    x = moved.mul_(255).round_().clamp_(0, 255).div_(255)
+    return Examples(x, examples.y, maps, provenance=REGENERATED.format(seed=seed))
 
 
 def _read(path: Path) -> Examples:

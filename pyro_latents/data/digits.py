@@ -21,9 +21,6 @@ def digits(validation: int = 180) -> Splits:
     and the rest for training, each with the classes in the proportions of the whole. Training
     digits are in an order in which every beginning is stratified as well.
 
-    Args:
-        validation: The size of the validation set.
-
     Raises:
         UserError: if the validation set leaves nothing to train on.
     """
@@ -31,19 +28,15 @@ def digits(validation: int = 180) -> Splits:
 
     raw = load_digits()
     y = torch.from_numpy(raw.target).long()
-    held_out(len(y) - NUM_TEST, validation, "digits")
     images = torch.from_numpy(raw.images).float().unsqueeze(1) / 16
     enlarged = F.interpolate(images, size=(INK, INK), mode="bicubic", align_corners=False)
     x = F.pad(enlarged.clamp(0, 1), (MARGIN,) * 4)
 
-    provenance = "scikit-learn digits, 8x8 enlarged to 20x20 in 28x28"
-    shuffled = Examples(x, y, provenance=provenance).take(_stratified_order(y))
-    return Splits(
-        train=shuffled.take(slice(NUM_TEST + validation, None)),
-        validation=shuffled.take(slice(NUM_TEST, NUM_TEST + validation)),
-        test=shuffled.take(slice(NUM_TEST)),
-        num_classes=10,
-    )
+    whole = Examples(x, y, provenance="scikit-learn digits, 8x8 enlarged to 20x20 in 28x28")
+    order = _stratified_order(y)
+    # Validation digits come right after those for testing.
+    rest = whole.take(order[NUM_TEST:].roll(-validation))
+    return Splits(*held_out(rest, validation, "digits"), whole.take(order[:NUM_TEST]), 10)
 
 
 def _stratified_order(y: Tensor) -> Tensor:

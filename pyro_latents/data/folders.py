@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
 
 VARIABLE = "PYRO_LATENTS_DATA"
@@ -22,14 +23,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
 
 
 def not_found(title: str, missing: Path, data_dir: Path, remedy: str) -> UserError:
-    """The error for data that are not there.
-
-    Args:
-        title: The data set's name in prose.
-        missing: The first file or folder that was looked for in vain.
-        data_dir: The root folder it should lie under.
-        remedy: How the files are got, as an imperative.
-    """
+    """The error for data that are not there; the remedy, an imperative, says how they are got."""
     return UserError(
         f"{title} not found in {data_dir}: there is no {missing}. Name its folder with --data-dir "
         f"or {VARIABLE}, or {remedy}"
@@ -41,29 +35,25 @@ def torchvision_command(names: str, statements: str) -> str:
     return f'python -c "from torchvision.datasets import {names}; {statements}"'
 
 
-def held_out(total: int, validation: int, title: str) -> int:
-    """The number of training examples left when ``validation`` of ``total`` are set apart.
+def held_out(examples: Examples, validation: int, title: str) -> tuple[Examples, Examples]:
+    """Set the last ``validation`` of the training examples apart.
 
     Raises:
         UserError: if the number is negative or leaves nothing to train on.
     """
+    total = len(examples)
     if not 0 <= validation < total:
         raise UserError(
             f"--validation must be in 0..{total - 1} for {title}, which has {total} training "
             f"examples; got {validation}."
         )
-    return total - validation
+    left = total - validation
+    return examples.take(slice(left)), examples.take(slice(left, None))
 
 
 @contextmanager
 def readable(path: Path, content: str, remedy: str) -> Iterator[None]:
-    """Say in one line that a MATLAB file cannot be read.
-
-    Args:
-        path: The file.
-        content: What it should hold.
-        remedy: How a good one is got, as an imperative.
-    """
+    """Say in one line that a MATLAB file with some content cannot be read, and how to get it."""
     # A damaged file makes the MATLAB reader fail in as many ways as there are kinds of damage.
     try:
         yield
@@ -75,11 +65,7 @@ def readable(path: Path, content: str, remedy: str) -> Iterator[None]:
 
 
 def check_labels(y: Tensor, num_classes: int, path: Path, remedy: str) -> None:
-    """Check that the labels of a file are those of its data set.
-
-    Raises:
-        UserError: if one is not.
-    """
+    """Raise a UserError if a label of a file is not one of its data set."""
     low, high = int(y.min()), int(y.max())
     if not 0 <= low <= high < num_classes:
         raise UserError(

@@ -22,7 +22,7 @@ def idx_images(
     """The images of MNIST or Fashion-MNIST under ``data_dir``, never downloaded.
 
     Args:
-        title: The torchvision class, which is also the name of the folder.
+        title: The torchvision class.
         data_dir: The root folder; the files are in its ``MNIST/raw`` or ``FashionMNIST/raw``.
         validation: How many of the 60,000 training images, the last ones, are set apart:
             10,000 for the usual 50,000 to train on, 5,000 in Feige (2019), 0 to train on all.
@@ -33,13 +33,7 @@ def idx_images(
     for part in PARTS:
         _check(title, data_dir, part)
     train, test = (_read(title, data_dir, part) for part in PARTS)
-    num_train = held_out(len(train), validation, title)
-    return Splits(
-        train=train.take(slice(num_train)),
-        validation=train.take(slice(num_train, None)),
-        test=test,
-        num_classes=NUM_CLASSES,
-    )
+    return Splits(*held_out(train, validation, title), test, NUM_CLASSES)
 
 
 def as_images(pixels: Tensor) -> Tensor:

@@ -32,86 +32,66 @@ ROLL_SHRINKAGE = 10.0
 def swiss_roll(validation: int = 500, *, seed: int = 0) -> Splits:
     """1,000 points to train and to test of a swiss roll, one and a half turns; no labels.
 
-    Args:
-        validation: The number of validation points.
-        seed: Of the linear map, which all splits share, and of the points.
+    The seed is that of the linear map, which all splits share, and of the points.
 
     Raises:
-        UserError: if the number of points is negative.
+        UserError: if the number of validation points is negative.
     """
-    generator = torch.Generator().manual_seed(seed)
-    linear_map = _linear_map(generator)
-    return _splits(
-        lambda size: _roll(torch.rand(size, generator=generator), linear_map, generator),
-        1_000,
-        validation,
-        num_classes=0,
-    )
+
+    def sample(size: int, linear_map: Tensor, generator: torch.Generator) -> Examples:
+        return _roll(torch.rand(size, generator=generator), linear_map, generator)
+
+    return _splits(sample, 1_000, validation, seed, num_classes=0)
 
 
 def swiss_roll_anchors(num_anchors: int = 4, *, seed: int = 0) -> Examples:
     """Points spread evenly along the swiss roll of that seed, free of noise.
 
     They lie at 10 % to 90 % of the roll's range of angles.
-
-    Args:
-        num_anchors: The number of anchors.
-        seed: Of the linear map; that of `swiss_roll`.
     """
-    linear_map = _linear_map(torch.Generator().manual_seed(seed))
-    return _roll(torch.linspace(0.1, 0.9, num_anchors), linear_map)
+    return _roll(torch.linspace(0.1, 0.9, num_anchors), _linear_map(seed)[0])
 
 
 def circles(validation: int = 200, *, seed: int = 0) -> Splits:
     """400 points to train and to test of two concentric circles, labelled by their circle.
 
     Label 0 is the inner circle. The circles alternate, so that the beginning of a split has as
-    many of each.
-
-    Args:
-        validation: The number of validation points.
-        seed: Of the linear map, which all splits share, and of the points.
-
-    Raises:
-        UserError: if the number of points is negative.
+    many of each. Arguments and errors are those of `swiss_roll`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    linear_map = _linear_map(generator)
 
-    def sample(size: int) -> Examples:
+    def sample(size: int, linear_map: Tensor, generator: torch.Generator) -> Examples:
         angle = 2 * math.pi * torch.rand(size, generator=generator)
-        y = torch.arange(size) % len(CIRCLE_RADII)
-        return _circle(angle, y, linear_map, generator)
+        return _circle(angle, torch.arange(size) % len(CIRCLE_RADII), linear_map, generator)
 
-    return _splits(sample, 400, validation, num_classes=len(CIRCLE_RADII))
+    return _splits(sample, 400, validation, seed, num_classes=len(CIRCLE_RADII))
 
 
 def circle_anchors(num_per_circle: int = 3, *, seed: int = 0) -> Examples:
-    """Points spread evenly around both circles of that seed, free of noise.
-
-    Args:
-        num_per_circle: The number of anchors on each circle.
-        seed: Of the linear map; that of `circles`.
-    """
-    linear_map = _linear_map(torch.Generator().manual_seed(seed))
+    """Points spread evenly around both circles of that seed, free of noise."""
     angle = 2 * math.pi * torch.arange(num_per_circle) / num_per_circle
     y = torch.arange(len(CIRCLE_RADII)).repeat_interleave(num_per_circle)
-    return _circle(angle.repeat(len(CIRCLE_RADII)), y, linear_map)
+    return _circle(angle.repeat(len(CIRCLE_RADII)), y, _linear_map(seed)[0])
 
 
 def _splits(
-    sample: Callable[[int], Examples], size: int, validation: int, *, num_classes: int
+    sample: Callable[[int, Tensor, torch.Generator], Examples],
+    size: int,
+    validation: int,
+    seed: int,
+    num_classes: int,
 ) -> Splits:
     if validation < 0:
         raise UserError(f"--validation must not be negative; got {validation}.")
+    drawn = _linear_map(seed)
     # The validation points come last, so that their number does not change the others.
-    train, test, held_out = (sample(count) for count in (size, size, validation))
+    train, test, held_out = (sample(count, *drawn) for count in (size, size, validation))
     return Splits(train, held_out, test, num_classes)
 
 
-def _linear_map(generator: torch.Generator) -> Tensor:
-    """W, of shape `x_dim latent_dim`: the first draw of every manifold's generator."""
-    return 2 * torch.rand(X_DIM, LATENT_DIM, generator=generator) - 1
+def _linear_map(seed: int) -> tuple[Tensor, torch.Generator]:
+    """W, of shape `x_dim latent_dim`, and the generator whose first draw it is."""
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(X_DIM, LATENT_DIM, generator=generator) - 1, generator
 
 
 def _roll(

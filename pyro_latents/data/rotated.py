@@ -21,11 +21,7 @@ def rotated_splits(splits: Splits, *, seed: int = 0) -> Splits:
     """Every image turned by an angle of its own, uniform in [0, ``MAX_ANGLE``].
 
     The counter-clockwise angle, in radians, is ``extras["angle"]``; the image as it was is
-    ``extras["upright"]``.
-
-    Args:
-        splits: The upright images.
-        seed: Of the angles; each split has its own draws, the same on every device.
+    ``extras["upright"]``. Each split has its own draws, the same on every device.
     """
     parts = (splits.train, splits.validation, splits.test)
     train, validation, test = (

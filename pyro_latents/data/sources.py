@@ -31,13 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """A named data set.
-
-    Args:
-        shape: The shape of one data point.
-        validation: The usual size of the validation set.
-        read: Reads or makes the splits.
-    """
+    """A data set: the shape of a point, how many usually validate, what reads or makes it."""
 
     shape: tuple[int, ...]
     validation: int

@@ -36,24 +36,13 @@ def svhn(data_dir: Path, validation: int = 3_257) -> Splits:
     nested = data_dir / "SVHN"
     folder = nested if nested.is_dir() else data_dir
     for part in PARTS:
-        if not (folder / f"{part}_32x32.mat").is_file():
-            download = "; ".join(
-                f"SVHN({str(data_dir)!r}, {name!r}, download=True)" for name in PARTS
-            )
-            raise not_found(
-                "SVHN",
-                folder / f"{part}_32x32.mat",
-                data_dir,
-                f"run: {torchvision_command('SVHN', download)}",
-            )
+        path = folder / f"{part}_32x32.mat"
+        if not path.is_file():
+            download = [f"SVHN({str(data_dir)!r}, {name!r}, download=True)" for name in PARTS]
+            command = torchvision_command("SVHN", "; ".join(download))
+            raise not_found("SVHN", path, data_dir, f"run: {command}")
     train, test = (_read(folder, part) for part in PARTS)
-    num_train = held_out(len(train), validation, "SVHN")
-    return Splits(
-        train=train.take(slice(num_train)),
-        validation=train.take(slice(num_train, None)),
-        test=test,
-        num_classes=NUM_CLASSES,
-    )
+    return Splits(*held_out(train, validation, "SVHN"), test, NUM_CLASSES)
 
 
 def _read(folder: Path, part: str) -> Examples:

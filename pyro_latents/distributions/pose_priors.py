@@ -8,12 +8,10 @@ on the image by itself, with no network in between to set its scale: so the prio
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 import torch
-from pyro.distributions import Distribution, Normal, TorchDistribution
+from pyro.distributions import Delta, Distribution, Normal
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 from pyro_latents.warps import matrix_of_five
 
@@ -21,37 +19,6 @@ from pyro_latents.warps import matrix_of_five
 INITIAL_SCALE = 0.1
 # A fitted scale and a point mass would sharpen each other without end.
 SMALLEST_SCALE = 1e-3
-
-
-class ImproperPose(TorchDistribution):
-    """The uniform density on all of space: zero nats everywhere.
-
-    There is nothing to draw from. Its draws are the identity, zero: the prior predictive of a
-    model with this prior is in the reference pose, as in the thesis' figures 6 and 7.
-
-    Args:
-        location: What a draw returns, of shape `dim`.
-    """
-
-    arg_constraints: dict[str, constraints.Constraint] = {}
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, location: Tensor, batch_shape: Sequence[int] = ()) -> None:
-        self.location = location
-        super().__init__(torch.Size(batch_shape), location.shape[-1:], validate_args=False)
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return the location, once for every draw."""
-        return self.location.expand(self._extended_shape(torch.Size(sample_shape))).clone()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return zeros."""
-        return value.new_zeros(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
-
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> ImproperPose:
-        """Return the same density over a larger batch."""
-        return ImproperPose(self.location, batch_shape)
 
 
 class PosePrior(nn.Module):
@@ -67,10 +34,13 @@ class PosePrior(nn.Module):
           training moves it.
     """
 
+    _zero: Tensor
+
     def __init__(self, u_dim: int, *, initial_scale: float = INITIAL_SCALE / 2) -> None:
         super().__init__()
         self.u_dim = u_dim
         self.initial_scale = initial_scale
+        self.register_buffer("_zero", torch.zeros(u_dim), persistent=False)
 
     @abstractmethod
     def forward(self) -> Distribution:
@@ -85,40 +55,26 @@ class NoPrior(PosePrior):
     """The thesis' first prior: uniform, so that a point mass for `u` costs nothing.
 
     With it the bound has no term for `u`: values are not comparable with those of proper priors.
-
-    Args:
-        num_parameters: Size of the warp's parameters and of `u`.
+    There is nothing to draw from. Its draws are the identity, zero: the prior predictive of a
+    model with this prior is in the reference pose, as in the thesis' figures 6 and 7.
     """
 
-    _identity: Tensor
-
-    def __init__(self, num_parameters: int) -> None:
-        super().__init__(num_parameters)
-        self.register_buffer("_identity", torch.zeros(num_parameters), persistent=False)
-
     def forward(self) -> Distribution:
-        """Return the uniform density."""
-        return ImproperPose(self._identity)
+        """Return a density of zero nats everywhere."""
+        return Delta(self._zero, event_dim=1).mask(False)
 
 
 class IdentityNormal(PosePrior):
-    r"""A normal centred on the identity, :math:`u \sim N(0, \mathrm{diag}(\tau^2))`, tau fitted.
+    r"""A normal around the identity: :math:`u \sim N(0, \mathrm{diag}(\tau^2))`, tau fitted."""
 
-    Args:
-        num_parameters: Size of the warp's parameters and of `u`.
-    """
-
-    _identity: Tensor
-
-    def __init__(self, num_parameters: int) -> None:
-        super().__init__(num_parameters)
-        self.log_scale = nn.Parameter(torch.full((num_parameters,), INITIAL_SCALE).log())
-        self.register_buffer("_identity", torch.zeros(num_parameters), persistent=False)
+    def __init__(self, u_dim: int) -> None:
+        super().__init__(u_dim)
+        self.log_scale = nn.Parameter(torch.full((u_dim,), INITIAL_SCALE).log())
 
     @property
     def loc(self) -> Tensor:
         """The mean, of shape `u_dim`."""
-        return self._identity
+        return self._zero
 
     def forward(self) -> Distribution:
         """Return the normal with the fitted scale."""
@@ -126,15 +82,11 @@ class IdentityNormal(PosePrior):
 
 
 class FittedNormal(IdentityNormal):
-    r"""As `IdentityNormal`, with a fitted mean: :math:`u \sim N(\nu, \mathrm{diag}(\tau^2))`.
+    r"""As `IdentityNormal`, with a fitted mean: :math:`u \sim N(\nu, \mathrm{diag}(\tau^2))`."""
 
-    Args:
-        num_parameters: Size of the warp's parameters and of `u`.
-    """
-
-    def __init__(self, num_parameters: int) -> None:
-        super().__init__(num_parameters)
-        self.fitted_loc = nn.Parameter(torch.zeros(num_parameters))
+    def __init__(self, u_dim: int) -> None:
+        super().__init__(u_dim)
+        self.fitted_loc = nn.Parameter(torch.zeros(u_dim))
 
     @property
     def loc(self) -> Tensor:
@@ -174,8 +126,6 @@ class FullNormal(PosePrior):
         ValueError: if the rank is not between one and the number of parameters.
     """
 
-    _zero: Tensor
-
     def __init__(self, num_parameters: int, rank: int) -> None:
         if not 1 <= rank <= num_parameters:
             raise ValueError(
@@ -186,7 +136,6 @@ class FullNormal(PosePrior):
         self.link = nn.Linear(rank, num_parameters)
         nn.init.normal_(self.link.weight, std=INITIAL_SCALE / rank**0.5)
         nn.init.zeros_(self.link.bias)
-        self.register_buffer("_zero", torch.zeros(rank), persistent=False)
 
     def forward(self) -> Distribution:
         """Return the standard normal of size `rank`."""

@@ -50,29 +50,23 @@ def log_sphere_area(dim: int) -> float:
 
 
 class HypersphericalUniform(TorchDistribution):
-    """The uniform distribution on the unit sphere.
+    """The uniform distribution on the unit sphere, in the dtype and on the device of `like`.
 
-    Args:
-        dim: The dimension of the space around it, at least 2.
-        like: A tensor that gives dtype and device.
-        batch_shape: The batch shape.
+    Raises:
+        ValueError: if the space around the sphere has but one dimension.
     """
 
     arg_constraints: dict = {}
     support = unit_sphere
 
     def __init__(
-        self,
-        dim: int,
-        like: Tensor | None = None,
-        batch_shape: Sequence[int] = (),
-        validate_args: bool | None = None,
+        self, dim: int, like: Tensor | None = None, batch_shape: Sequence[int] = ()
     ) -> None:
         if dim < 2:
             raise ValueError(f"HypersphericalUniform expects at least 2 dimensions; got {dim}.")
         self.dim = dim
         self.like = torch.zeros(()) if like is None else like
-        super().__init__(torch.Size(batch_shape), torch.Size([dim]), validate_args)
+        super().__init__(torch.Size(batch_shape), torch.Size([dim]))
 
     def expand(
         self, batch_shape: Sequence[int], _instance: object = None

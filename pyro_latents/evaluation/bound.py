@@ -7,7 +7,8 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch.distributions import kl_divergence
 
-from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
+from pyro_latents.data.batches import BatchMaker
+from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.programs import Site, local_parameters, paired_traces, random_sites
 
 
@@ -16,35 +17,26 @@ def bound_terms(
 ) -> dict[str, float]:
     """Estimate the bound on a data set with one draw for each data point.
 
-    Args:
-        model: The generative model.
-        guide: Its guide.
-        batches: The maker of the batches of the data set.
-        seed: Of the draws.
-        batch_size: Data points at a time.
-
     Returns:
         In nats per data point: ``elbo``, ``reconstruction`` (the log-density of what is observed)
         and ``kl_SITE`` for each latent site (analytic where torch knows it, else a difference of
         log-densities at the draw), with ``elbo = reconstruction - sum of the kl_SITE``.
     """
     sums: defaultdict[str, float] = defaultdict(float)
-    loader = Batches(batches, batch_size, seed=seed, shuffle=False)
     with torch.no_grad(), local_parameters(model, guide):
-        for number, batch in enumerate(loader):
-            torch.manual_seed(mixed_seed(seed, number))
+        for batch in seeded_batches(batches, size=batch_size, seed=seed):
             model_trace, guide_trace = paired_traces(model, guide, *batch)
             for name, site in random_sites(model_trace):
                 if site["is_observed"]:
                     sums["reconstruction"] += site["log_prob_sum"].item()
                 else:
-                    sums[f"kl_{name}"] += site_divergence(site, guide_trace.nodes[name])
+                    sums[f"kl_{name}"] += _divergence(site, guide_trace.nodes[name])
     terms = {name: total / len(batches) for name, total in sums.items()}
     divergence = sum(value for name, value in terms.items() if name != "reconstruction")
     return {"elbo": terms["reconstruction"] - divergence, **terms}
 
 
-def site_divergence(model_site: Site, guide_site: Site) -> float:
+def _divergence(model_site: Site, guide_site: Site) -> float:
     """The divergence of a site's guide from its model, summed over the plate, in nats."""
     try:
         divergence = kl_divergence(guide_site["fn"], model_site["fn"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,36 +11,13 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_latents.errors import UserError
-from pyro_latents.programs import Site, local_parameters, plate_nesting, random_sites, vectorised
+from pyro_latents.evaluation.draws import several
+from pyro_latents.programs import local_parameters, random_sites
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Where the true latent variables lie among the guide's draws.
-
-    Args:
-        ranks: For each site the share of the guide's draws below the truth, made continuous by
-            spreading each rank evenly over its cell, of shape `data_points coordinates`. For a
-            guide that is the posterior they are uniform in (0, 1), whatever the model.
-    """
-
-    ranks: dict[str, Tensor]
-
-    def p_values(self) -> dict[str, float]:
-        """Return for each site the p-value of a uniform distribution of its ranks.
-
-        It is that of the largest Kolmogorov-Smirnov distance of a coordinate, corrected for the
-        number of coordinates (Bonferroni).
-        """
-        from scipy.stats import kstest
-
-        return {
-            name: min(1.0, ranks.shape[1] * min(kstest(r, "uniform").pvalue for r in ranks.T))
-            for name, ranks in ((n, r.double().cpu().numpy()) for n, r in self.ranks.items())
-        }
-
-
-def calibrate(model: Callable, guide: Callable, *batch: Any, num_draws: int = 200) -> Calibration:
+def calibrate(
+    model: Callable, guide: Callable, *batch: Any, num_draws: int = 200
+) -> dict[str, Tensor]:
     """Draw latent variables and data from the model, and rank the truth under the guide.
 
     Args:
@@ -50,6 +26,11 @@ def calibrate(model: Callable, guide: Callable, *batch: Any, num_draws: int = 20
         *batch: Their arguments. Each that the model observes is replaced by simulated data of its
             shape; anything else is kept.
         num_draws: Draws of the guide for each data point.
+
+    Returns:
+        For each site the share of the guide's draws below the truth, made continuous by spreading
+        each rank evenly over its cell, of shape `data_points coordinates`. For a guide that is
+        the posterior they are uniform in (0, 1), whatever the model.
 
     Raises:
         UserError: if a site that the model observes is none of the arguments, its prior cannot
@@ -67,33 +48,38 @@ def calibrate(model: Callable, guide: Callable, *batch: Any, num_draws: int = 20
             raise UserError(
                 "the model's prior cannot be drawn from, as calibration must: choose a proper one."
             ) from error
-        _check_local(simulated)
-        arguments = _with_simulated(batch, observed, simulated)
-        once = poutine.trace(guide).get_trace(*arguments)
-        several = vectorised(guide, num_draws, plate_nesting(once))
-        drawn = poutine.trace(several).get_trace(*arguments)
-    truth = dict(random_sites(simulated))
-    return Calibration(
-        {
-            name: _ranks(truth[name]["value"], site["value"])
-            for name, site in random_sites(drawn)
-            if name in truth and _is_ranked(truth[name], site)
-        }
-    )
+        drawn = several(guide, num_draws, *_with_simulated(batch, observed, simulated))
+    truth, ranks = dict(random_sites(simulated)), {}
+    for name, site in random_sites(drawn):
+        is_continuous = not site["is_observed"] and site["value"].is_floating_point()
+        # What a loss marginalises by its maximum is a path of another start in model and guide.
+        if name in truth and is_continuous and "maximize" not in truth[name]["infer"]:
+            ranks[name] = _ranks(truth[name]["value"], site["value"])
+    return ranks
 
 
-def _check_local(simulated: Trace) -> None:
-    for name, site in random_sites(simulated):
-        if not site["cond_indep_stack"]:
-            raise UserError(
-                f"site {name!r} is one variable for all data points, of which a simulation gives "
-                "no more than one rank: calibration is for those of each point."
-            )
+def p_values(ranks: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return for each site the p-value of a uniform distribution of its ranks.
+
+    It is that of the largest Kolmogorov-Smirnov distance of a coordinate, corrected for the
+    number of coordinates (Bonferroni).
+    """
+    from scipy.stats import kstest
+
+    return {
+        name: min(1.0, r.shape[1] * kstest(r.double().cpu().numpy(), "uniform").pvalue.min())
+        for name, r in ranks.items()
+    }
 
 
 def _with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> list[Any]:
     arguments = list(batch)
     for name, site in random_sites(observed):
+        if not site["cond_indep_stack"]:
+            raise UserError(
+                f"site {name!r} is one variable for all data points, of which a simulation gives "
+                "no more than one rank: calibration is for those of each point."
+            )
         if not site["is_observed"] or site["infer"].get("is_auxiliary"):
             continue
         found = [i for i, argument in enumerate(batch) if _is_same(argument, site["value"])]
@@ -108,22 +94,9 @@ def _with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> 
 
 
 def _is_same(argument: Any, value: Any) -> bool:
-    return isinstance(argument, Tensor) and (
-        argument is value
-        or (argument.shape == value.shape and argument.data_ptr() == value.data_ptr())
-    )
-
-
-def _is_ranked(model_site: Site, guide_site: Site) -> bool:
-    """Whether a site is continuous and means the same on both sides.
-
-    What a loss marginalises by its maximum is a path of another start in model and guide.
-    """
-    return (
-        not guide_site["is_observed"]
-        and guide_site["value"].is_floating_point()
-        and "maximize" not in model_site["infer"]
-    )
+    """Whether an argument is what is observed, or another view of it."""
+    is_like = isinstance(argument, Tensor) and argument.shape == value.shape
+    return is_like and argument.data_ptr() == value.data_ptr()
 
 
 def _ranks(truth: Tensor, draws: Tensor) -> Tensor:

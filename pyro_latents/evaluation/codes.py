@@ -1,11 +1,13 @@
-"""Codes of data: the centre of the posterior of a site."""
+"""Codes of data, at the centre of the posterior, and images of a model, by their means."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
-from pyro_latents.programs import centre
+from pyro_latents.programs import centre, local_parameters, paired_traces
 
 ROWS = 2_000
 
@@ -22,3 +24,17 @@ def codes(guide: Any, *batch: Tensor, site: str = "z") -> Tensor:
     pieces = zip(*(part.split(ROWS) for part in batch), strict=True)
     with torch.no_grad():
         return torch.cat([centre(guide.posterior(*piece)[site]) for piece in pieces])
+
+
+def reconstructions(model: Callable, guide: Callable, *batch: Any) -> Tensor:
+    """The mean of `x` at one draw of the guide, of the shape of the observations."""
+    with torch.no_grad(), local_parameters(model, guide):
+        site: Any = paired_traces(model, guide, *batch)[0].nodes["x"]
+    return site["fn"].mean
+
+
+def prior_means(model: Callable, size: int) -> Tensor:
+    """The mean of `x` at draws of the prior, of shape `size *x_shape`."""
+    with torch.no_grad(), local_parameters(model):
+        site: Any = poutine.trace(model).get_trace(size=size).nodes["x"]
+    return site["fn"].mean

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
-from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -12,18 +11,17 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_latents.data.batches import Batches, BatchMaker, mixed_seed
-from pyro_latents.errors import UserError
+from pyro_latents.data.batches import BatchMaker
+from pyro_latents.errors import UserError, check_counts
+from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.pareto import pareto_k
-from pyro_latents.programs import local_parameters, paired_traces, random_sites
-from pyro_latents.progress import watched
+from pyro_latents.programs import local_parameters, paired_traces, plate_nesting, random_sites
 
 # Latent draws decoded at a time; it bounds the memory whatever the number of particles.
 CHUNK = 1000
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What importance sampling says of each data point.
 
     Args:
@@ -47,19 +45,14 @@ class ImportanceSampling:
             a particle.
 
     Raises:
-        UserError: if one of them is not positive.
+        UserError: if one of them is not positive, or no whole number.
     """
 
     particles: int = 1000
     points: int = 1000
 
     def __post_init__(self) -> None:
-        for option, value in (("particles", self.particles), ("likelihood-points", self.points)):
-            # Written so that what is not a number fails.
-            if not value >= 1:
-                raise UserError(f"--{option} must be at least 1; got {value}.")
-            if not isinstance(value, Integral):
-                raise UserError(f"--{option} must be a whole number; got {value}.")
+        check_counts(1, particles=self.particles, likelihood_points=self.points)
 
 
 def log_evidence(
@@ -119,29 +112,15 @@ def log_evidence_of_batches(
     batch_size: int = 100,
     progress: bool = True,
 ) -> Evidence:
-    """`log_evidence` of a data set; the arguments are those of `bound_terms`.
-
-    Args:
-        model: The generative model.
-        guide: The proposal.
-        batches: The maker of the batches of the data set.
-        num_particles: Importance samples for each data point.
-        points: The number of data points, the first ones; None for all.
-        seed: Of the draws.
-        batch_size: Data points at a time.
-        progress: Whether to show a progress bar.
-    """
-    points = min(points or len(batches), len(batches))
-    loader = Batches(batches, min(batch_size, points), seed=seed, shuffle=False)
-    parts: list[Evidence] = []
-    numbers = range(-(-points // loader.batch_size))
-    for number in watched(numbers, "log likelihood", shown=progress):
-        torch.manual_seed(mixed_seed(seed, number))
-        parts.append(
-            log_evidence(model, guide, *loader.batch(number), num_particles=num_particles)
+    """`log_evidence` of the first ``points`` of a data set, None for all, in batches."""
+    bar = "log likelihood" if progress else None
+    parts = [
+        log_evidence(model, guide, *batch, num_particles=num_particles)
+        for batch in seeded_batches(
+            batches, points=points, size=batch_size, seed=seed, description=bar
         )
-    whole = _concatenated(parts)
-    return Evidence(whole.log_evidence[:points], whole.k_hat[:points], whole.ess[:points])
+    ]
+    return Evidence(*(value[:points] for value in _concatenated(parts)))
 
 
 def _log_weights(
@@ -155,11 +134,10 @@ def _log_weights(
 
 def _per_data_point(trace: Trace, plate_dim: int) -> Tensor:
     """The log-density of all sites, of shape `particles batch`."""
-    total = torch.zeros(())
+    inner, total = tuple(range(plate_dim + 1, 0)), torch.zeros(())
     for _, site in random_sites(trace):
-        log_prob = site["log_prob"]
-        inner = range(plate_dim + 1, 0)
-        total = total + (log_prob.sum(tuple(inner)) if inner else log_prob)
+        # Of no dimensions, torch would take the sum over all.
+        total = total + (site["log_prob"].sum(inner) if inner else site["log_prob"])
     return total
 
 
@@ -176,8 +154,7 @@ def _data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
             "points: give all of that batch at once."
         ) from error
     sites = [*random_sites(model_trace), *random_sites(guide_trace)]
-    dims = [f.dim for _, site in sites for f in site["cond_indep_stack"] if f.vectorized]
-    plate_dim = min(dims, default=0)
+    plate_dim = -plate_nesting(model_trace, guide_trace)
     for name, site in sites:
         frames = {f.dim: f for f in site["cond_indep_stack"]}
         if plate_dim not in frames or frames[plate_dim].size != size:
@@ -202,8 +179,4 @@ def _summarise(log_weights: Tensor) -> Evidence:
 
 
 def _concatenated(parts: list[Evidence]) -> Evidence:
-    return Evidence(
-        log_evidence=torch.cat([part.log_evidence for part in parts]),
-        k_hat=torch.cat([part.k_hat for part in parts]),
-        ess=torch.cat([part.ess for part in parts]),
-    )
+    return Evidence(*map(torch.cat, zip(*parts, strict=True)))

@@ -24,12 +24,8 @@ def rotation_between(
         The angles in degrees, counter-clockwise, of shape `batch`.
     """
     angles = torch.linspace(-max_angle, max_angle, steps, device=images.device)
-    scores = torch.stack(
-        [
-            F.cosine_similarity(
-                rotate(images, angle.deg2rad().expand(len(images))).flatten(1), turned.flatten(1)
-            )
-            for angle in angles
-        ]
-    )
-    return angles[scores.argmax(0)]
+    scores = []
+    for angle in angles:
+        tried = rotate(images, angle.deg2rad().expand(len(images)))
+        scores.append(F.cosine_similarity(tried.flatten(1), turned.flatten(1)))
+    return angles[torch.stack(scores).argmax(0)]

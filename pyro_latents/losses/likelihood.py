@@ -44,10 +44,11 @@ class LikelihoodLoss(DifferentiableELBO):
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             replayed = poutine.trace(poutine.replay(model, guide_trace))
             trace = replayed.get_trace(*args, **kwargs)
-            check_weights(self.weights, trace, "model")
+            sites = dict(random_sites(trace))
+            check_weights(self.weights, sites, "model")
             # Only these sites are scored: a prior need not have a density.
             trace.compute_log_prob(lambda name, site: site["is_observed"])
-            for name, site in random_sites(trace):
+            for name, site in sites.items():
                 if site["is_observed"]:
                     loss = loss - self.weights.get(name, 1.0) * site["log_prob_sum"]
         return loss / self.num_particles

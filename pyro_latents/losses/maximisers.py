@@ -87,28 +87,24 @@ class Maximised:
 
     def get_trace(self, args: tuple, kwargs: dict) -> Trace:
         """Run the program once, or for the generic maximiser as often as it asks."""
-        trace = self._run(self.maxima, args, kwargs)
-        unsolved = {
-            name: site
-            for name, site in random_sites(trace)
-            if site["infer"].get("maximize", self) is None and name not in self.maxima
-        }
+        trace, unsolved = self._run(self.maxima, args, kwargs)
         if unsolved:
+            nodes: Any = trace.nodes
             found = climb(
-                lambda values: self._total(self._run(self.maxima | values, args, kwargs)),
-                {name: site["value"] for name, site in unsolved.items()},
-                {name: site["fn"].support for name, site in unsolved.items()},
+                lambda values: self._total(self._run(self.maxima | values, args, kwargs)[0]),
+                {name: nodes[name]["value"] for name in unsolved},
+                {name: nodes[name]["fn"].support for name in unsolved},
             )
-            trace = self._run(self.maxima | found, args, kwargs)
+            trace, _ = self._run(self.maxima | found, args, kwargs)
         trace.compute_log_prob()
         return trace
 
-    def _run(self, maxima: Values, args: tuple, kwargs: dict) -> Trace:
+    def _run(self, maxima: Values, args: tuple, kwargs: dict) -> tuple[Trace, list[str]]:
         solved = _Solved(self.values, maxima, self.subtracted)
         with solved:
             trace = poutine.trace(self.program).get_trace(*args, **kwargs)
         solved.check_used(trace)
-        return trace
+        return trace, solved.unsolved
 
     def _total(self, trace: Trace) -> Tensor:
         trace.compute_log_prob()
@@ -124,15 +120,17 @@ class _Solved(Messenger):
         self.values = values
         self.maxima = maxima
         self.subtracted = subtracted
+        # Sites that are left to the generic maximiser.
+        self.unsolved: list[str] = []
         # Of solvers that answer for several sites: each is asked once in a run.
         self._answers: dict[Hashable, Values] = {}
 
     def check_used(self, trace: Trace) -> None:
         """Raise if a solver answered for something that does not name it."""
-        sites = dict(random_sites(trace))
+        nodes: Any = trace.nodes
         for solver, answers in self._answers.items():
             for name in answers:
-                if name not in sites or sites[name]["infer"].get("maximize") != solver:
+                if name not in nodes or nodes[name]["infer"].get("maximize") != solver:
                     raise UserError(
                         f"a maximiser answers for {name!r}, which is no site that names it: mark "
                         'that site with infer={"maximize": solver}, the same one.'
@@ -147,6 +145,7 @@ class _Solved(Messenger):
             if value is None and infer["maximize"] is not None:
                 value = self._solve(name, infer)
             if value is None:
+                self.unsolved.append(name)
                 return
             _check(name, value, msg["fn"])
         elif name in self.values:

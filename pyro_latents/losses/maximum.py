@@ -1,6 +1,6 @@
 """The objective that marginalises auxiliary sites by their maximum."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,25 +197,26 @@ class TraceMax_ELBO(DifferentiableELBO):
 
     def _split(self, model_trace: Trace, guide_trace: Trace) -> dict[str, Tensor]:
         """The negative likelihood, prior and posterior of each data point."""
-        check_weights(self.model_weights, model_trace, "model")
-        check_weights(self.guide_weights, guide_trace, "guide")
-        prior: list[tuple[str, Site]] = []
-        likelihood: list[tuple[str, Site]] = []
-        for name, site in random_sites(model_trace):
-            observed = site["is_observed"] and not isinstance(site["fn"], Unit)
-            (likelihood if observed else prior).append((name, site))
-        terms = {
+        model, guide = dict(random_sites(model_trace)), dict(random_sites(guide_trace))
+        check_weights(self.model_weights, model, "model")
+        check_weights(self.guide_weights, guide, "guide")
+        likelihood = {
+            name: site
+            for name, site in model.items()
+            if site["is_observed"] and not isinstance(site["fn"], Unit)
+        }
+        prior = {name: site for name, site in model.items() if name not in likelihood}
+        return {
             "likelihood": -self._log_density(likelihood, self.model_weights),
             "prior": -self._log_density(prior, self.model_weights),
+            "posterior": self._log_density(guide, self.guide_weights),
         }
-        posterior = self._log_density(list(random_sites(guide_trace)), self.guide_weights)
-        return {**terms, "posterior": posterior}
 
-    def _log_density(self, sites: list[tuple[str, Site]], weights: dict[str, float]) -> Tensor:
+    def _log_density(self, sites: Mapping[str, Site], weights: Mapping[str, float]) -> Tensor:
         """The sum over sites, with enumerated dimensions summed out."""
         plates = self.max_plate_nesting
         total, summed, last = torch.zeros(()), None, None
-        for name, site in sites:
+        for name, site in sites.items():
             weight = weights.get(name, 1.0)
             if site["unscaled_log_prob"].dim() <= plates:
                 total = total + weight * site["log_prob"]
@@ -233,9 +234,8 @@ class TraceMax_ELBO(DifferentiableELBO):
             self._guess_max_plate_nesting(model, guide, args, kwargs)
 
 
-def check_weights(weights: Mapping[str, float], trace: Trace, program: str) -> None:
-    """Raise a UserError for a weight that names no site of a program's trace."""
-    sites = dict(random_sites(trace))
+def check_weights(weights: Mapping[str, float], sites: Collection[str], program: str) -> None:
+    """Raise a UserError for a weight that names none of the sites of a program."""
     for name in weights:
         if name not in sites:
             raise UserError(

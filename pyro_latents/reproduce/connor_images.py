@@ -14,11 +14,10 @@ from pyro_latents.data.affine import rotate
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.registration import rotation_between
 from pyro_latents.plots import image_rows
-from pyro_latents.reproduce.experiment import Budget, Context, Result, experiment
+from pyro_latents.reproduce.experiment import Budget, Context, Result, experiment, labels
 from pyro_latents.runs.recipe import Run
 from pyro_latents.stories.story import Parts
-from pyro_latents.stories.vaells.paths import rank_correlation
-from pyro_latents.stories.vaells.recipes import VAELLSStory
+from pyro_latents.stories.vaells.metrics import rank_correlation
 from pyro_latents.transport import transport
 
 # (M, N_a): log-likelihood and MSE of the paper's table in figure 6.
@@ -53,7 +52,7 @@ UPRIGHT, ROTATED = ("mnist", "digits"), ("rotated-mnist", "rotated-digits")
 def mnist_table(context: Context) -> Result:
     """Log-likelihood and error for numbers of operators and anchors (the table of figure 6)."""
     budget = context.budget
-    rows: list[list[Any]] = []
+    rows = []
     for m, n in budget.own.get("pairs", TABLE):
         run = _train(context, context.data or "mnist", num_operators=m, num_anchors=n)
         found = run.evaluate(particles=budget.particles, limit_test=budget.test_images)
@@ -79,7 +78,7 @@ def mnist_paths(context: Context) -> Result:
     x, y = _one_of_each(parts)
     classifier, reach = _classifier(context, parts), _usual_reach(parts)
     figures, rows = [], []
-    for m in range(_story(parts).num_operators):
+    for m in range(parts.model.operators.num_operators):
         images, change = orbits(parts, x, m, reach[m])
         pictures = {str(int(label)): strip for label, strip in zip(y, images, strict=True)}
         name = f"connor-mnist-operator{m + 1}"
@@ -109,40 +108,31 @@ def rotated_mnist(context: Context) -> Result:
     test = parts.splits.test.take(slice(context.budget.own.get("turned", TURNED)))
     upright = test.extras["upright"]
     images, _ = orbits(parts, upright, 0, _quarter_turn(parts, upright))
-    middle = ORBIT_STEPS // 2
     angles = _angles(images)
     classifier = _classifier(context, parts)
     c = torch.linspace(-1, 1, ORBIT_STEPS).expand_as(angles)
     median = angles.median(0).values
-    assert test.y is not None
-    rows: list[list[Any]] = [
-        [
-            "angle of the decoded image against the coefficient, rank correlation",
-            abs(rank_correlation(c.flatten(), angles.flatten())),
-        ],
-        ["the same of the median angle of all images", abs(rank_correlation(c[0], median))],
-        ["median angle between the ends, degrees", (median[-1] - median[0]).abs().item()],
-        ["class kept over half a turn, per cent", _kept(classifier, images, test.y)],
-        [
-            "the same of the test images themselves, turned as far",
-            _kept(classifier, _turned(upright), test.y),
-        ],
-        [
-            "the same of their reconstructions",
-            _kept(classifier, _turned(images[:, middle]), test.y),
-        ],
-    ]
+    correlation = abs(rank_correlation(c.flatten(), angles.flatten()))
+    turned = {
+        "class kept over half a turn, per cent": images,
+        "the same of the test images themselves, turned as far": _turned(upright),
+        "the same of their reconstructions": _turned(images[:, ORBIT_STEPS // 2]),
+    }
     strips = {str(i): images[i] for i in range(SHOWN)}
-    figures = [
-        context.save(image_rows(strips), "connor-rotated-mnist-orbits"),
-        _posterior_draws(context, parts, test.x[:SHOWN], "connor-rotated-mnist-draws"),
-    ]
     return Result(
         title="The operator learned on turned digits",
         columns=["what", "value"],
-        rows=rows,
+        rows=[
+            ["angle of the decoded image against the coefficient, rank correlation", correlation],
+            ["the same of the median angle of all images", abs(rank_correlation(c[0], median))],
+            ["median angle between the ends, degrees", (median[-1] - median[0]).abs().item()],
+            *((what, _kept(classifier, x, labels(test))) for what, x in turned.items()),
+        ],
         settings=_settings(parts, context),
-        figures=figures,
+        figures=[
+            context.save(image_rows(strips), "connor-rotated-mnist-orbits"),
+            _posterior_draws(context, parts, test.x[:SHOWN], "connor-rotated-mnist-draws"),
+        ],
         notes=[
             "Orbits go a quarter turn of the image to both sides, as the angles near the middle "
             "foretell it. Angles are of the most similar turn of the reconstruction; the class is "
@@ -152,28 +142,26 @@ def rotated_mnist(context: Context) -> Result:
 
 
 def orbits(parts: Parts, x: Tensor, operator: int, reach: float) -> tuple[Tensor, float]:
-    """Decode codes moved along one operator, to both sides.
-
-    Args:
-        parts: Trained parts.
-        x: Images, of shape `batch channels height width`.
-        operator: Which operator.
-        reach: The largest coefficient.
+    """Decode codes of images, moved along one operator to both sides by as much as ``reach``.
 
     Returns:
         The images, of shape `batch steps channels height width` with the reconstructions in the
         middle, and the mean squared change of a pixel from the middle to the ends.
     """
-    model = parts.model
-    psi = model.operators.psi.detach()[operator : operator + 1]
+    psi = parts.model.operators.psi.detach()[operator : operator + 1]
     c = reach * torch.linspace(-1, 1, ORBIT_STEPS, device=x.device)
-    with torch.no_grad():
-        start = model.encoder(x) / model.operators.scale
-        moved = transport(psi, c[None, :, None], start[:, None])
-        images = model.likelihood(model.decoder(model.operators.scale * moved)).mean
+    images = _moved(parts.model, x, psi, c[None, :, None])
     middle = images[:, ORBIT_STEPS // 2, None]
     change = (images[:, [0, -1]] - middle).square().mean().item()
     return images, change
+
+
+def _moved(model: Any, x: Tensor, psi: Tensor, c: Tensor) -> Tensor:
+    """Images of codes moved by coefficients, of shape `batch moves num_operators`."""
+    with torch.no_grad():
+        start = model.encoder(x) / model.operators.scale
+        moved = transport(psi, c, start[:, None])
+        return model.likelihood(model.decoder(model.operators.scale * moved)).mean
 
 
 def _usual_reach(parts: Parts) -> list[float]:
@@ -227,18 +215,16 @@ def _train(context: Context, data: str, **numbers: Any) -> Run:
 
 
 def _one_of_each(parts: Parts) -> tuple[Tensor, Tensor]:
-    test = parts.splits.test
-    assert test.y is not None
-    rows = torch.stack([(test.y == label).nonzero()[0, 0] for label in test.y.unique()])
-    return test.x[rows], test.y[rows]
+    y = labels(parts.splits.test)
+    rows = torch.stack([(y == label).nonzero()[0, 0] for label in y.unique()])
+    return parts.splits.test.x[rows], y[rows]
 
 
 def _classifier(context: Context, parts: Parts) -> Classifier:
     """A classifier that is trained apart, on images turned as those of the orbits are."""
     train = parts.splits.train.take(slice(CLASSIFIED))
-    assert train.y is not None
     x = train.x
-    if _story(parts).own_anchors:
+    if "upright" in train.extras:
         angle = torch.pi * (torch.rand(len(x), device=x.device) - 0.5)
         x = rotate(train.extras["upright"], angle)
     return train_classifier(
@@ -257,15 +243,11 @@ def _kept(classifier: Classifier, images: Tensor, y: Tensor) -> float:
 
 def _posterior_draws(context: Context, parts: Parts, x: Tensor, name: str) -> Path:
     """Draws around each image, with coefficients of unit spread in norm."""
-    model = parts.model
     torch.manual_seed(context.seed)
-    with torch.no_grad():
-        start = model.encoder(x) / model.operators.scale
-        psi = model.operators.psi
-        norms = torch.linalg.matrix_norm(psi, 2).clamp_min(1e-12)
-        c = torch.distributions.Laplace(0.0, 0.5).sample((len(x), SHOWN, len(psi))) / norms
-        moved = transport(psi, c.clamp(-3 / norms, 3 / norms), start[:, None])
-        draws = model.likelihood(model.decoder(model.operators.scale * moved)).mean
+    psi = parts.model.operators.psi.detach()
+    norms = torch.linalg.matrix_norm(psi, 2).clamp_min(1e-12)
+    c = torch.distributions.Laplace(0.0, 0.5).sample((len(x), SHOWN, len(psi))) / norms
+    draws = _moved(parts.model, x, psi, c.clamp(-3 / norms, 3 / norms))
     rows = {str(i): torch.cat([x[i : i + 1], draws[i]]) for i in range(len(x))}
     return context.save(image_rows(rows), name)
 
@@ -277,8 +259,3 @@ def _settings(parts: Parts, context: Context) -> dict[str, Any]:
         "provenance": parts.splits.provenance,
         "budget": context.budget.name,
     }
-
-
-def _story(parts: Parts) -> VAELLSStory:
-    assert isinstance(parts.story, VAELLSStory)
-    return parts.story

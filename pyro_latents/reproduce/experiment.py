@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pyro_latents import zoo
+from pyro_latents.data.examples import Examples
 from pyro_latents.data.sources import SHAPES
 from pyro_latents.plots import save
 from pyro_latents.reproduce.parallel import cores, in_processes
@@ -22,7 +24,6 @@ from pyro_latents.text import padded
 
 IMAGES = ("mnist", *(data for data, x in SHAPES.items() if len(x) == 3 and data != "mnist"))
 
-Cell = str | float | int | None
 Outcome = TypeVar("Outcome")
 
 
@@ -52,16 +53,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Context:
-    """What an experiment is asked for.
-
-    Args:
-        budget: How much is done.
-        out: The folder to write to.
-        data: Name of a data source other than the paper's, None for the paper's.
-        data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
-        seed: Of everything that is drawn.
-        processes: How many trainings at once; None for one a core.
-    """
+    """What an experiment is asked for: the arguments of `reproduce`, with one of its budgets."""
 
     budget: Budget
     out: Path
@@ -71,12 +63,9 @@ class Context:
     processes: int | None = None
 
     def job(self, recipe: str, folder: str, **options: Any) -> Job:
-        """Return a training with this seed and budget.
+        """Return a training with this seed and budget, and other fields of the job.
 
-        Args:
-            recipe: The recipe's name.
-            folder: Words that tell its run from all others of the experiment.
-            **options: Further fields of the job.
+        The words of ``folder`` tell its run from all others of the experiment.
         """
         path = self.out / "-".join(re.findall(r"[a-z0-9.]+", folder.lower()))
         options = {"seed": self.seed, "images": self.budget.images, **options}
@@ -139,12 +128,7 @@ class Job:
         )
 
     def train(self, *, epochs: int | None = None, progress: bool = False) -> Run:
-        """Train the recipe, or take up where that stopped.
-
-        Args:
-            epochs: Passes over the data, in the place of what the budget says.
-            progress: Whether to show how far it is.
-        """
+        """Train the recipe, or take up where that stopped; epochs go before the budget."""
         steps = None if epochs else self.context.budget.steps
         options: dict[str, Any] = {"epochs": epochs, "steps": steps, "progress": progress}
         return self.build().train(self.folder, resume=True, **options)
@@ -172,8 +156,8 @@ class Result:
     Args:
         title: What it shows, in one line.
         columns: The columns' names.
-        rows: The cells; None where there is nothing to say. Figures of the paper have columns of
-            their own beside ours.
+        rows: The cells: text, numbers, None where there is nothing to say. Figures of the paper
+            have columns of their own beside ours.
         settings: Every setting that matters: epochs, sizes, weights, data and their provenance.
         figures: Pictures that belong to it.
         notes: Sentences for the reader of the table.
@@ -181,7 +165,7 @@ class Result:
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Any]]
     settings: dict[str, Any] = field(default_factory=dict)
     figures: Sequence[Path] = ()
     notes: Sequence[str] = ()
@@ -196,6 +180,17 @@ class Result:
         return "\n".join([self.title, "", *lines, *["", *self.notes][: 1 + len(self.notes)], ""])
 
 
+def labels(examples: Examples) -> Tensor:
+    """Return the labels of data that have some."""
+    assert examples.y is not None
+    return examples.y
+
+
+def tiled(images: Tensor) -> Tensor:
+    """Lay images, `rows columns channels height width`, out as one `height width *channels`."""
+    return images.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).squeeze(-1)
+
+
 def hardware() -> str:
     """What the figures were measured on, in words."""
     if torch.cuda.is_available():
@@ -203,7 +198,7 @@ def hardware() -> str:
     return f"{cores()} CPU cores, {platform.machine()}"
 
 
-def _shown(cell: Cell) -> str:
+def _shown(cell: Any) -> str:
     if cell is None:
         return ""
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)

@@ -1,14 +1,30 @@
-"""Tables 1 and 2 of Feige (2019)."""
+"""Tables 1 and 2 of Feige (2019), and the classifiers of section 3.1."""
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from pyro_latents.data.examples import Examples
 from pyro_latents.data.folders import data_folder
-from pyro_latents.reproduce.experiment import Budget, Cell, Context, Job, Result, experiment
-from pyro_latents.reproduce.feige_classifiers import BENCHMARK, Errors, errors
+from pyro_latents.files import write_atomically
+from pyro_latents.reproduce.experiment import Budget, Context, Job, Result, experiment, labels
+from pyro_latents.runs.recipe import Run
+from pyro_latents.stories.equivae.metrics import (
+    classification_errors,
+    fit_classifier,
+    network_error,
+)
+from pyro_latents.stories.equivae.networks import CodeClassifier, LabelClassifier
+from pyro_latents.stories.equivae.recipes import EquiVAEStory
+from pyro_latents.stories.story import Parts
 
 TAKES = ("mnist", "svhn", "digits")
 # With all labels, with few, and of every class where it is decoded; the embedded digits are small
@@ -24,10 +40,7 @@ BUDGETS = (
     Budget(name="paper", own={"trials": 5, "few_labels": (100, 600, 1000, 3000)}),
 )
 # Epochs with few labels, by data and labels (section 3.2).
-FEW_EPOCHS = {
-    "mnist": {100: 20, 600: 25, 1000: 30, 3000: 35},
-    "svhn": {1000: 20, 3000: 30},
-}
+FEW_EPOCHS = {"mnist": {100: 20, 600: 25, 1000: 30, 3000: 35}, "svhn": {1000: 20, 3000: 30}}
 SETTINGS = (
     *("data", "epochs", "batch_size", "learning_rate", "halve_every"),
     *("r_dim", "v_dim", "m_max", "width", "decoder", "dropout"),
@@ -50,12 +63,14 @@ TABLE2 = {
         1000: ((3.34, 0.17), (5.43, 0.31)),
         3000: ((2.23, 0.14), (2.96, 0.11)),
     },
-    "svhn": {
-        1000: ((37.95, 0.66), (39.64, 1.47)),
-        3000: ((24.95, 0.57), (25.50, 0.91)),
-    },
+    "svhn": {1000: ((37.95, 0.66), (39.64, 1.47)), 3000: ((24.95, 0.57), (25.50, 0.91))},
 }
 NO_FIGURE = (None, None)
+CLASSIFIER_STEPS = 3_000
+DROPOUT, CODE_DROPOUT = 0.5, 0.2
+BENCHMARK = "benchmark"  # the label of a job that trains the classifier in the model's place
+
+Errors = dict[str, float]
 
 
 def job_of(
@@ -65,16 +80,16 @@ def job_of(
     own, seed = context.budget.own, context.seed + trial
     words = ["equivae", data, *(f"{name}{value}" for name, value in sorted(numbers.items()))]
     if labels is None:
-        recipe, images, known = f"equivae-{data}", context.budget.images, {}
-        known = own.get("supervised", {}).get(data, {})
+        recipe, images = f"equivae-{data}", context.budget.images
+        given = own.get("supervised", {}).get(data, {})
     else:
         recipe, images = f"equivae-semi-{data}", own.get("few_images")
         words.append(f"{labels} labels")
         epochs = FEW_EPOCHS.get(data, {}).get(labels)
-        known = {"labels": labels, "label_seed": seed, **({"epochs": epochs} if epochs else {})}
-        known |= own.get("few", {}).get(data, {})
+        given = {"labels": labels, "label_seed": seed, **({"epochs": epochs} if epochs else {})}
+        given |= own.get("few", {}).get(data, {})
     folder = " ".join([*words, f"seed{seed}"])
-    return context.job(recipe, folder, numbers={**known, **numbers}, seed=seed, images=images)
+    return context.job(recipe, folder, numbers={**given, **numbers}, seed=seed, images=images)
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -94,21 +109,17 @@ def sources(context: Context) -> list[str]:
 @experiment("feige-table1", BUDGETS, takes=TAKES, reads=sources)
 def table1(context: Context) -> Result:
     """Supervised test errors of three classifiers (table 1)."""
-    keys = [(data, trial) for data in sources(context) for trial in _trials(context)]
-    jobs = [job_of(context, data, trial) for data, trial in keys]
-    found = _measured(context, jobs)
-    rows: list[list[Cell]] = []
-    for data in sources(context):
-        trials = [each for key, each in zip(keys, found, strict=True) if key[0] == data]
-        for technique, key, paper in TABLE1:
-            ours = mean_and_error([each[key] for each in trials])
-            rows.append([data, technique, *paper.get(data, NO_FIGURE), *ours])
-    seconds = [round(each["seconds"]) for each in found]
+    found, settings = _measured(context, [(data, None) for data in sources(context)])
+    rows = [
+        [data, technique, *paper.get(data, NO_FIGURE), *mean_and_error([e[key] for e in trials])]
+        for (data, _), trials in found.items()
+        for technique, key, paper in TABLE1
+    ]
     return Result(
         title="Supervised error rates on test data (%), with standard errors",
         columns=["data", "technique", "paper", "+-", "ours", "+-", "trials"],
         rows=rows,
-        settings={**settings_of(jobs[0]), "seconds_of_equivae": seconds},
+        settings=settings,
         notes=[
             "Standard errors are the standard deviation over the root of the trials less one, as "
             "in the paper. The distance rule has no parameters; its class means are of all "
@@ -121,26 +132,22 @@ def table1(context: Context) -> Result:
 def table2(context: Context) -> Result:
     """Test errors with few labels, beside the benchmark trained on the labels alone (table 2)."""
     pairs = [(data, count) for data in sources(context) for count in counts(context, data)]
-    keys = [(pair, trial) for pair in pairs for trial in _trials(context)]
-    jobs = [job_of(context, data, trial, labels) for (data, labels), trial in keys]
-    found = _measured(context, jobs)
-    rows: list[list[Cell]] = []
-    for data, labels in pairs:
-        ours, theirs = TABLE2.get(data, {}).get(labels, (NO_FIGURE, NO_FIGURE))
-        trials = [e for (pair, _), e in zip(keys, found, strict=True) if pair == (data, labels)]
-        cells: list[Cell] = []
+    found, settings = _measured(context, pairs)
+    rows = []
+    for (data, count), trials in found.items():
+        ours, theirs = TABLE2.get(data, {}).get(count, (NO_FIGURE, NO_FIGURE))
+        cells: list[Any] = []
         for key in ("error_rate", "distance_error", "benchmark"):
             cells += mean_and_error([each[key] for each in trials if key in each])[:2]
-        rows.append([data, labels, *ours, *theirs, *cells, len(trials)])
+        rows.append([data, count, *ours, *theirs, *cells, len(trials)])
     columns = ["data", "labels"]
     for name in ("paper: EquiVAE", "paper: benchmark", "q(y|x)", "distance", "benchmark"):
         columns += [name, "+-"]
-    seconds = [round(each["seconds"]) for each in found]
     return Result(
         title="Error rates on test data with few labels (%), with standard errors",
         columns=[*columns, "trials"],
         rows=rows,
-        settings={**settings_of(jobs[0]), "seconds_of_equivae": seconds},
+        settings=settings,
         notes=[
             "The benchmark is trained on the labelled points alone. Each trial has labelled "
             "points of its own. The paper does not say which of its classifiers is in its table."
@@ -152,27 +159,126 @@ def counts(context: Context, data: str) -> tuple[int, ...]:
     """Return the numbers of labels that data are tried with."""
     known = tuple(TABLE2.get(data, {100: None}))
     wanted = context.budget.own.get("few_labels", (100, 1000))
-    return tuple(labels for labels in wanted if labels in known) or known[:1]
+    return tuple(count for count in wanted if count in known) or known[:1]
 
 
-def mean_and_error(values: list[float]) -> list[Cell]:
+def mean_and_error(values: list[float]) -> list[Any]:
     """Return the mean, its standard error as the paper has it, and the number of trials."""
-    if not values:
-        return [None, None, 0]
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return [mean, None, 1]
-    variance = sum((value - mean) ** 2 for value in values) / len(values)
-    return [mean, math.sqrt(variance / (len(values) - 1)), len(values)]
+    mean = fmean(values) if values else None
+    error = pstdev(values) / math.sqrt(len(values) - 1) if len(values) > 1 else None
+    return [mean, error, len(values)]
 
 
-def _trials(context: Context) -> range:
-    return range(context.budget.own.get("trials", 1))
+def _measured(
+    context: Context, pairs: list[tuple[str, Any]]
+) -> tuple[dict[tuple[str, Any], list[Errors]], dict[str, Any]]:
+    """The errors of each trial of data and labels, its benchmark's too, and the settings of all.
 
-
-def _measured(context: Context, jobs: list[Job]) -> list[Errors]:
-    """The errors of each model, with those of its benchmark; the long trainings come first."""
+    The long trainings come first.
+    """
+    trials = range(context.budget.own.get("trials", 1))
+    keys = [(pair, trial) for pair in pairs for trial in trials]
+    jobs = [job_of(context, data, trial, known) for (data, known), trial in keys]
     benchmarks = [replace(job, label=BENCHMARK) for job in jobs]
     found = context.apply(errors, [*(replace(job, cost=1) for job in jobs), *benchmarks])
-    pairs = zip(found[: len(jobs)], found[len(jobs) :], strict=True)
-    return [{**theirs, **own} for own, theirs in pairs]
+    own, theirs = found[: len(jobs)], found[len(jobs) :]
+    by_pair: dict[tuple[str, Any], list[Errors]] = {pair: [] for pair in pairs}
+    for (pair, _), ours, their in zip(keys, own, theirs, strict=True):
+        by_pair[pair].append({**their, **ours})
+    seconds = [round(each["seconds"]) for each in own]
+    return by_pair, {**settings_of(jobs[0]), "seconds_of_equivae": seconds}
+
+
+def errors(job: Job) -> Errors:
+    """Train a model or the `BENCHMARK`, and return its errors on test data, in per cent.
+
+    Those of a model are of the distance rule, of `q(y | x)`, and of a network on `f_inv(x)`.
+    """
+    began = time.perf_counter()
+    if job.label == BENCHMARK:
+        parts = _untrained(job)
+        test = parts.splits.test
+        found = {"benchmark": network_error(_benchmark(job, parts), test.x, labels(test))}
+    else:
+        parts = job.train().parts
+        labelled, test = _story(parts).labelled(parts.splits), parts.splits.test
+        codes = [parts.model.embed(part.x) for part in (labelled, test)]
+        found = {
+            **classification_errors(parts, test),
+            "network": code_error(job, codes, [labelled, test]),
+        }
+    return {**found, "seconds": time.perf_counter() - began}
+
+
+def code_error(job: Job, codes: list[Tensor], parts: list[Examples]) -> float:
+    """Return the test error of the dropout network on codes, standardised by the labelled ones.
+
+    Args:
+        job: The training of the model.
+        codes: Those of the labelled points and of the test points.
+        parts: The labelled points and the test points, for their classes.
+    """
+    y, y_test = map(labels, parts)
+    centre, spread = codes[0].mean(0), codes[0].std(0).clamp_min(1e-6)
+    known, tested = ((part - centre) / spread for part in codes)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        network = CodeClassifier(codes[0].shape[1], int(y.max()) + 1, CODE_DROPOUT)
+    fit_classifier(network.to(known.device), known, y, steps=_steps(job), seed=job.seed)
+    return network_error(network, tested, y_test)
+
+
+def model_and_benchmark(job: Job) -> tuple[Parts, nn.Module]:
+    """Train a model and the benchmark classifier side by side; both are on the processor."""
+    paths = job.context.apply(_path, [job, replace(job, label=BENCHMARK)])
+    parts = Run(paths[0]).parts.to("cpu")
+    network = _network(parts)
+    network.load_state_dict(torch.load(paths[1], weights_only=True))
+    return parts, network.eval()
+
+
+def _path(job: Job) -> Path:
+    """Train a model or the benchmark, and return its folder or the file of its state."""
+    if job.label != BENCHMARK:
+        return job.train().path
+    path = job.folder.with_name(f"benchmark-{job.folder.name}.pt")
+    if not path.exists():
+        state = _benchmark(job, _untrained(job)).cpu().state_dict()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: torch.save(state, file))
+    return path
+
+
+def _benchmark(job: Job, parts: Parts) -> nn.Module:
+    """The benchmark classifier, trained on the labelled points.
+
+    It has the body of `f_inv` and two dropout layers, and sees as many points as the EquiVAE; with
+    few labels, `CLASSIFIER_STEPS` batches.
+    """
+    story, steps = _story(parts), _steps(job)
+    labelled = story.labelled(parts.splits)
+    with torch.random.fork_rng():
+        torch.manual_seed(parts.seed)
+        network = _network(parts).to(labelled.device)
+    if story.name == EquiVAEStory.name:
+        steps = story.epochs * max(1, len(labelled) // story.batch_size)
+    return fit_classifier(network, labelled.x, labels(labelled), steps=steps, seed=parts.seed)
+
+
+def _steps(job: Job) -> int:
+    return job.context.budget.own.get("classifier_steps", CLASSIFIER_STEPS)
+
+
+def _untrained(job: Job) -> Parts:
+    """The parts of a job, where there is most to compute with."""
+    return job.build().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _network(parts: Parts) -> LabelClassifier:
+    story = _story(parts)
+    return LabelClassifier(story.x_shape, parts.splits.num_classes, story.width, DROPOUT)
+
+
+def _story(parts: Parts) -> EquiVAEStory:
+    assert isinstance(parts.story, EquiVAEStory)
+    return parts.story

@@ -17,12 +17,18 @@ from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.files import write_json
 from pyro_latents.models.equivae import joined
 from pyro_latents.programs import centre
-from pyro_latents.reproduce.experiment import Cell, Context, Job, Result, experiment
-from pyro_latents.reproduce.feige import BUDGETS, TAKES, job_of, settings_of
-from pyro_latents.reproduce.feige_classifiers import code_error, model_and_benchmark
+from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels, tiled
+from pyro_latents.reproduce.feige import (
+    BUDGETS,
+    TAKES,
+    code_error,
+    job_of,
+    model_and_benchmark,
+    settings_of,
+)
 from pyro_latents.runs.recipe import Run
 from pyro_latents.stories.equivae.batches import ClassTable
-from pyro_latents.stories.equivae.classifiers import distance_error, predictions
+from pyro_latents.stories.equivae.metrics import distance_error, predictions
 from pyro_latents.stories.story import Parts
 
 SETS_SHOWN = 5  # members of the sets of figure 3, as in the paper
@@ -31,6 +37,7 @@ ROWS_SHOWN, STEPS_SHOWN = 10, 8
 PLANE_CLASSES = (3, 4, 5, 6)  # of figure 5
 PLANE_SIDE = 10  # images a side of a grid of figure 5
 ROWS = 1_000
+TERMS = ("elbo", "reconstruction", "kl_v")
 
 
 @experiment("feige-figure3", BUDGETS, takes=TAKES)
@@ -39,35 +46,27 @@ def figure3(context: Context) -> Result:
     job = _job(context)
     parts, curve = _trained_with_curve(context, job)
     shown = _shown(parts)
-    assert shown.y is not None
     generator = torch.Generator().manual_seed(context.seed)
     table = ClassTable(shown, parts.splits.num_classes)
     members = table.complements(torch.arange(len(shown)), SETS_SHOWN, generator)
     r = parts.model.embed(shown.x)[members].mean(1)
     v = equivariant(parts, shown, r)
-    flat_r, method = _plane(r, context.seed)
-    flat_v, _ = _plane(v, context.seed)
     figure = Figure(figsize=(13, 4), layout="constrained")
     axes = figure.subplots(1, 3)
-    for axis, points, name in zip(axes, (flat_r, flat_v), ("invariant r", "v"), strict=False):
-        scatter = axis.scatter(*points.T.numpy(), c=shown.y.numpy(), s=2, cmap="tab10")
+    for axis, codes, name in zip(axes, (r, v), ("invariant r", "equivariant v"), strict=False):
+        points, method = _plane(codes, context.seed)
+        scatter = axis.scatter(*points.T.numpy(), c=labels(shown).numpy(), s=2, cmap="tab10")
         axis.set(title=f"{name} ({method})", xticks=[], yticks=[])
     figure.colorbar(scatter, ax=axes[1], label="class")
-    axes[1].set_title(f"equivariant v ({method})")
     epochs = range(1, len(curve) + 1)
-    for key, name in (("elbo", "ELBO"), ("reconstruction", "reconstruction"), ("kl_v", "-KL")):
-        sign = -1 if key == "kl_v" else 1
+    for key, name, sign in zip(TERMS, ("ELBO", "reconstruction", "-KL"), (1, 1, -1), strict=True):
         axes[2].plot(epochs, [sign * row[key] for row in curve], ".-", label=name)
     axes[2].set(xlabel="epoch", ylabel="nats per validation image")
     axes[2].legend(frameon=False)
-    rows: list[list[Cell]] = [
-        [epoch, *(row[key] for key in ("elbo", "reconstruction", "kl_v"))]
-        for epoch, row in zip(epochs, curve, strict=True)
-    ]
     return Result(
         title="Bound of validation images by epoch (nats), log p(y) in the reconstruction",
-        columns=["epoch", "elbo", "reconstruction", "kl_v"],
-        rows=rows,
+        columns=["epoch", *TERMS],
+        rows=[[epoch, *map(row.get, TERMS)] for epoch, row in zip(epochs, curve, strict=True)],
         settings={**settings_of(job), "plane": method, "set_size": SETS_SHOWN},
         figures=[context.save(figure, "feige-figure3")],
         notes=["The paper has a figure without numbers here."],
@@ -81,7 +80,9 @@ def figure4(context: Context) -> Result:
     parts, benchmark = model_and_benchmark(job)
     classes = torch.arange(parts.model.num_classes)
     generator = torch.Generator().manual_seed(context.seed)
-    drawn = _samples(parts, classes.repeat_interleave(SAMPLES), generator)
+    y = classes.repeat_interleave(SAMPLES)
+    v = torch.randn(len(y), parts.model.v_dim, generator=generator)
+    drawn = _decoded(parts, parts.model.class_means[y], v)
     recognised = predictions(benchmark, drawn).view(-1, SAMPLES) == classes[:, None]
     share = 100 * recognised.double().mean(1)
     shown = drawn.unflatten(0, (len(classes), SAMPLES))[:, :ROWS_SHOWN].transpose(0, 1)
@@ -94,20 +95,19 @@ def figure4(context: Context) -> Result:
     torch.manual_seed(mixed_seed(context.seed))
     codes = [_codes(parts, part) for part in (train, test)]
     errors = [code_error(job, [part[kind] for part in codes], [train, test]) for kind in codes[0]]
-    assert test.y is not None
-    rows: list[list[Cell]] = [
-        ["samples recognised as their class", share.mean().item()],
-        ["the least recognised class", share.min().item()],
-        ["test accuracy of a network on f_inv(x)", 100 - errors[0]],
-        ["test accuracy of the same network on means of v", 100 - errors[1]],
-        ["test accuracy of the same network on draws of v", 100 - errors[2]],
-        ["chance", 100 * (torch.bincount(test.y).max() / len(test)).item()],
-        ["test accuracy of the distance rule", 100 - _distance(parts, test)],
-    ]
+    chance = torch.bincount(labels(test)).max() / len(test)
     return Result(
         title="What is in the two codes (%)",
         columns=["measure", "%"],
-        rows=rows,
+        rows=[
+            ["samples recognised as their class", share.mean().item()],
+            ["the least recognised class", share.min().item()],
+            ["test accuracy of a network on f_inv(x)", 100 - errors[0]],
+            ["test accuracy of the same network on means of v", 100 - errors[1]],
+            ["test accuracy of the same network on draws of v", 100 - errors[2]],
+            ["chance", 100 * chance.item()],
+            ["test accuracy of the distance rule", 100 - _distance(parts, test)],
+        ],
         settings={**settings_of(job), "samples_a_class": SAMPLES},
         figures=[context.save(figure, "feige-figure4")],
         notes=[
@@ -125,7 +125,6 @@ def figure5(context: Context) -> Result:
     job = _job(context, r_dim=2, v_dim=2)
     parts = job.train().parts.to("cpu")
     shown = _shown(parts)
-    assert shown.y is not None
     codes = parts.model.embed(shown.x)
     figure = Figure(figsize=(16, 5), layout="constrained")
     names = [f"v {label}" for label in PLANE_CLASSES]
@@ -152,13 +151,9 @@ def figure5(context: Context) -> Result:
 
 
 def equivariant(parts: Parts, examples: Examples, r: Tensor, *, drawn: bool = False) -> Tensor:
-    """Return the means of `q(v | r, x)`, of shape `n v_dim`; draws where a flow has no mean.
+    """Return the means of `q(v | r, x)`, of shape `n v_dim`; draws where asked for, or of a flow.
 
-    Args:
-        parts: Trained parts.
-        examples: The points.
-        r: Their invariant codes, of shape `n r_dim`.
-        drawn: Whether to return draws.
+    The invariant codes r are of shape `n r_dim`.
     """
     with torch.no_grad():
         pairs = zip(examples.x.split(ROWS), r.split(ROWS), strict=True)
@@ -210,8 +205,7 @@ def _plane(codes: Tensor, seed: int) -> tuple[Tensor, str]:
 
 def _codes(parts: Parts, examples: Examples) -> dict[str, Tensor]:
     """`f_inv(x)`, and means and draws of `q(v | r, x)` at the mean `r` of each point's class."""
-    assert examples.y is not None
-    r = parts.model.class_means[examples.y]
+    r = parts.model.class_means[labels(examples)]
     return {
         "r": parts.model.embed(examples.x),
         "means of v": equivariant(parts, examples, r),
@@ -220,8 +214,7 @@ def _codes(parts: Parts, examples: Examples) -> dict[str, Tensor]:
 
 
 def _distance(parts: Parts, test: Examples) -> float:
-    assert test.y is not None
-    return distance_error(parts.model.embed(test.x), parts.model.class_means, test.y)
+    return distance_error(parts.model.embed(test.x), parts.model.class_means, labels(test))
 
 
 def _decoded(parts: Parts, r: Tensor, v: Tensor) -> Tensor:
@@ -231,18 +224,12 @@ def _decoded(parts: Parts, r: Tensor, v: Tensor) -> Tensor:
         return parts.model.likelihood(output).mean.clamp(0, 1)
 
 
-def _samples(parts: Parts, y: Tensor, generator: torch.Generator) -> Tensor:
-    v = torch.randn(len(y), parts.model.v_dim, generator=generator)
-    return _decoded(parts, parts.model.class_means[y], v)
-
-
 def _interpolations(parts: Parts) -> Tensor:
     """Paths in v between two images of each class, `classes steps *x_shape`, ends as they are."""
     shown = _shown(parts)
-    assert shown.y is not None
     paths = []
     for label, r in enumerate(parts.model.class_means):
-        pair = shown.take(torch.nonzero(shown.y == label)[:2, 0])
+        pair = shown.take(torch.nonzero(labels(shown) == label)[:2, 0])
         first, last = equivariant(parts, pair, r.expand(len(pair), -1))[[0, -1]]
         weights = torch.linspace(0, 1, STEPS_SHOWN)[:, None]
         path = _decoded(parts, r, first + weights * (last - first))
@@ -252,15 +239,12 @@ def _interpolations(parts: Parts) -> Tensor:
 
 def _style_grid(parts: Parts) -> Tensor:
     """Images of the codes `r` of one point and `v` of another, `classes classes *x_shape`."""
-    shown = _shown(parts)
-    assert shown.y is not None
     generator = torch.Generator().manual_seed(mixed_seed(parts.seed))
-    table = ClassTable(shown, parts.splits.num_classes)
+    table = ClassTable(_shown(parts), parts.splits.num_classes)
     classes = torch.arange(parts.model.num_classes)
-    chosen = shown.take(table.members(classes, 1, generator)[:, 0])
+    chosen = _shown(parts).take(table.members(classes, 1, generator)[:, 0])
     r = parts.model.class_means
-    v = equivariant(parts, chosen, r)
-    return _decoded(parts, r[:, None], v[None])
+    return _decoded(parts, r[:, None], equivariant(parts, chosen, r)[None])
 
 
 def _square(low: float, high: float) -> Tensor:
@@ -272,6 +256,5 @@ def _square(low: float, high: float) -> Tensor:
 
 def _show(axis: Axes, images: Tensor, title: str) -> None:
     """Draw a grid of images, `rows columns channels height width`."""
-    picture = images.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).squeeze(-1)
-    axis.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axis.imshow(tiled(images).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axis.set(title=title, xticks=[], yticks=[])

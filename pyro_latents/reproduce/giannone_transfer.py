@@ -13,15 +13,8 @@ from pyro_latents.data.examples import Examples
 from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.knn import knn_accuracy
-from pyro_latents.reproduce.experiment import Cell, Context, Job, Result, experiment
-from pyro_latents.reproduce.giannone import (
-    BUDGETS,
-    FRAME,
-    STORIES,
-    TAKES,
-    job_of,
-    settings_of,
-)
+from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels
+from pyro_latents.reproduce.giannone import BUDGETS, STORIES, TAKES, job_of, settings_of
 from pyro_latents.stories.story import Parts
 from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
@@ -34,6 +27,7 @@ TABLE1 = {
     ("VAE+", 100): {"mnist": (79.2, 97.4), "fashion-mnist": (43.3, 82.7)},
     ("TVAE", 100): {"mnist": (90.6, 98.1), "fashion-mnist": (81.2, 86.9)},
 }
+FRAME = 28  # pixels a side, of the paper's encoder
 WEIGHTS = (0.0, 0.05, 1.0, 10.0, 1000.0)
 LABELS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DRAWS = 20  # of the labelled images, as in figure 2
@@ -79,15 +73,14 @@ def ablation(context: Context) -> Result:
     jobs = [job_of(context, "TVAE", data, 100, mmd_weight=w) for w in WEIGHTS]
     jobs.append(job_of(context, "VAE+", data, 100))
     probes = context.apply(_probe, jobs)
-    rows = [
-        [job.numbers.get("mmd_weight", job.label), probe.transfer, probe.own, probe.seconds]
-        for job, probe in zip(jobs, probes, strict=True)
-    ]
     return Result(
         title=f"5-NN accuracy (%) against the MMD weight, trained on {data}",
         columns=["weight", "transfer", "own", "seconds"],
-        rows=rows,
-        settings={**settings_of(context, data, 100), "transfer_data": probes[0].provenance},
+        rows=[
+            [job.numbers.get("mmd_weight", job.label), probe.transfer, probe.own, probe.seconds]
+            for job, probe in zip(jobs, probes, strict=True)
+        ],
+        settings=settings_of(context, data, 100, transfer_data=probes[0].provenance),
     )
 
 
@@ -97,7 +90,7 @@ def figure2(context: Context) -> Result:
     data = context.data or "fashion-mnist"
     jobs = [job_of(context, kind, data, 100) for kind in STORIES]
     labelled, test = transfer_data(data, context)
-    rows: list[list[Cell]] = []
+    rows = []
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axis = figure.subplots()
     for job, parts in zip(jobs, context.train(jobs), strict=True):
@@ -115,12 +108,11 @@ def figure2(context: Context) -> Result:
         axis.errorbar(counts, mean, sd, label=job.label, marker=".", capsize=2)
     axis.set(xscale="log", xlabel="labelled images", ylabel="5-NN accuracy (%)")
     axis.legend(frameon=False)
-    own = {"draws": DRAWS, "transfer_data": test.provenance}
     return Result(
         title=f"5-NN accuracy (%) on transfer data against labels, trained on {data}",
         columns=["model", "labels", "mean", "sd"],
         rows=rows,
-        settings={**settings_of(context, data, 100), **own},
+        settings=settings_of(context, data, 100, draws=DRAWS, transfer_data=test.provenance),
         figures=[context.save(figure, "giannone-figure2")],
         notes=["The paper has a figure without numbers here."],
     )
@@ -143,21 +135,20 @@ def on_frame(examples: Examples) -> Examples:
     The paper does not say how images of 40x40 pixels meet its encoder of 28x28. The middle keeps
     the scale of the strokes; shrunk digits would be a second shift of the domain.
     """
-    (height, width), size = examples.x.shape[-2:], FRAME[-1]
-    if (height, width) == (size, size):
+    height, width = examples.x.shape[-2:]
+    if (height, width) == (FRAME, FRAME):
         return examples
-    if min(height, width) < size:
-        raise UserError(f"images of {height}x{width} pixels are too small for {size}x{size}.")
-    top, left = (height - size) // 2, (width - size) // 2
-    x = examples.x[..., top : top + size, left : left + size]
+    if min(height, width) < FRAME:
+        raise UserError(f"images of {height}x{width} pixels are too small for {FRAME}x{FRAME}.")
+    top, left = (height - FRAME) // 2, (width - FRAME) // 2
+    x = examples.x[..., top : top + FRAME, left : left + FRAME]
     return Examples(x, examples.y, provenance=examples.provenance)
 
 
 def encoded(parts: Parts, examples: Examples) -> tuple[Tensor, Tensor]:
     """Return posterior means of images and their labels, on the device of the parts."""
     examples = examples.to(parts.splits.test.device)
-    assert examples.y is not None
-    return image_codes(parts.guide, examples.x), examples.y
+    return image_codes(parts.guide, examples.x), labels(examples)
 
 
 def _table(context: Context, sources: list[str], models: list[tuple[str, int]]) -> Result:
@@ -166,25 +157,22 @@ def _table(context: Context, sources: list[str], models: list[tuple[str, int]]) 
     probes = dict(zip(keys, found, strict=True))
     columns = ["model", "z_dim"]
     for data in sources:
-        for what in ("transfer", "own"):
-            columns += [f"{data} {what}: paper", "ours"]
-    rows: list[list[Cell]] = []
+        columns += [f"{data} transfer: paper", "ours", f"{data} own: paper", "ours"]
+    rows = []
     for kind, z_dim in models:
-        row: list[Cell] = [kind, z_dim]
+        figures: list[float | None] = []
         for data in sources:
             paper = TABLE1[kind, z_dim].get(data, (None, None))
             probe = probes[kind, z_dim, data]
-            row += [paper[0], probe.transfer, paper[1], probe.own]
-        rows.append([*row, round(sum(probes[kind, z_dim, data].seconds for data in sources))])
+            figures += [paper[0], probe.transfer, paper[1], probe.own]
+        seconds = round(sum(probes[kind, z_dim, data].seconds for data in sources))
+        rows.append([kind, z_dim, *figures, seconds])
     provenance = found[0].provenance
     return Result(
         title="5-NN accuracy (%) on posterior means: transfer to affNIST, and own test data",
         columns=[*columns, "seconds"],
         rows=rows,
-        settings={
-            **settings_of(context, sources[0], models[0][1]),
-            "transfer_data": provenance,
-        },
+        settings=settings_of(context, sources[0], models[0][1], transfer_data=provenance),
         notes=[f"Transfer data: {provenance}. One run each; the middle 28x28 pixels of 40x40."],
     )
 
@@ -194,18 +182,17 @@ def _probe(job: Job) -> Probe:
     context, parts = job.context, job.train().parts
     labelled, test = transfer_data(parts.story.data, context)
     own = _sized(context, parts.splits.train, parts.splits.test)
-    scores = [
-        knn_accuracy(*encoded(parts, pair[0]), *encoded(parts, pair[1]))
-        for pair in ((labelled, test), own)
-    ]
-    return Probe(scores[0], scores[1], time.perf_counter() - began, test.provenance)
+    transfer, within = (
+        knn_accuracy(*encoded(parts, known), *encoded(parts, asked))
+        for known, asked in ((labelled, test), own)
+    )
+    return Probe(transfer, within, time.perf_counter() - began, test.provenance)
 
 
 def _sized(context: Context, train: Examples, test: Examples) -> tuple[Examples, Examples]:
     """As many labelled and test images as the budget has."""
-    return train.take(slice(context.budget.own["labelled"])), test.take(
-        slice(context.budget.own["tested"])
-    )
+    own = context.budget.own
+    return train.take(slice(own["labelled"])), test.take(slice(own["tested"]))
 
 
 def _draws(size: int, count: int, seed: int, device: torch.device) -> list[Tensor]:

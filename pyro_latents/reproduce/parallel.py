@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
-import torch
-
 from pyro_latents.errors import UserError
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.progress import watched
@@ -47,6 +45,8 @@ def in_processes(
     Returns:
         What the function returned, in the order of the jobs.
     """
+    import torch
+
     order = sorted(range(len(jobs)), key=lambda i: -cost(jobs[i]))
     workers = min(processes or cores(), len(jobs))
     if workers < 2 or torch.cuda.is_available():
@@ -54,11 +54,12 @@ def in_processes(
         return [done[i] for i in range(len(jobs))]
     # A forked process would share the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
-    lifeline, end = context.Pipe(duplex=False)
+    lifeline, _end = context.Pipe(duplex=False)
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, context, _prepare, (lifeline,)) as pool:
-        with _interrupts_blocked():
-            futures = {i: pool.submit(function, jobs[i]) for i in order}
         try:
+            with _undisturbed():
+                futures = {i: pool.submit(function, jobs[i]) for i in order}
             finished = as_completed(futures.values())
             for future in watched(finished, description, total=len(jobs)):
                 future.result()
@@ -68,20 +69,32 @@ def in_processes(
                 "on where it stopped."
             ) from error
         except BaseException:
-            end.close()
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()).difference(others):
+                worker.terminate()
             raise
         return [futures[i].result() for i in range(len(jobs))]
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start processes that an interrupt at the terminal does not reach; the parent tells them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _undisturbed() -> Iterator[None]:
+    """Start processes that an interrupt at the terminal does not reach; the parent tells them.
+
+    What the parent is asked meanwhile it hears afterwards, so that none is left half started.
+    """
+    asked: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if here else ()
+    handlers = {n: signal.signal(n, lambda number, _: asked.append(number)) for n in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for each in asked:
+            signal.raise_signal(each)
 
 
 def cores() -> int:
@@ -93,6 +106,9 @@ def cores() -> int:
 
 def _prepare(lifeline: Connection) -> None:
     threading.Thread(target=_leave_with, args=(lifeline,), daemon=True).start()
+    # It takes seconds to import, in which the parent may end.
+    import torch
+
     torch.set_num_threads(1)
     keep_freed_memory()
 

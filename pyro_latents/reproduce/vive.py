@@ -15,23 +15,16 @@ from pyro_latents.evaluation.codes import codes
 from pyro_latents.evaluation.evidence import log_evidence_of_batches
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.programs import centre
-from pyro_latents.reproduce.experiment import Budget, Cell, Context, Job, Result, experiment
-from pyro_latents.stories.pose_tvae.equivariance import equivariance
-from pyro_latents.stories.pose_tvae.linear_svm import SVMScores, svm_scores
+from pyro_latents.reproduce.experiment import Budget, Context, Job, Result, experiment, labels
+from pyro_latents.stories.pose_tvae.metrics import SVMScores, equivariance, svm_scores
 from pyro_latents.stories.pose_tvae.recipes import RECIPES
 from pyro_latents.stories.story import Parts
 
 # Of figure 5's axis, dim(z) + dim(u), read off by eye.
-_ALL = {"dimensions": (10, 15, 20, 25, 30, 40, 50)}
+_FEW, _ALL = {"dimensions": (10, 20, 30)}, {"dimensions": (10, 15, 20, 25, 30, 40, 50)}
 BUDGETS = (
     # A sixth of MNIST and 30 passes over it, under a minute a model.
-    Budget(
-        name="quick",
-        images=10_000,
-        steps=1_500,
-        test_images=200,
-        own={"dimensions": (10, 20, 30)},
-    ),
+    Budget(name="quick", images=10_000, steps=1_500, test_images=200, own=_FEW),
     Budget(name="hours", test_images=1_000, own=_ALL),
     Budget(name="paper", test_images=1_000, own=_ALL),
 )
@@ -92,10 +85,10 @@ def job_of(
     )
 
 
-def settings_of(context: Context) -> dict[str, Any]:
+def settings_of(context: Context, **own: Any) -> dict[str, Any]:
     """Return what a result says of the training of its models, which is the same for all."""
     names = ("data", "batch_size", "learning_rate", "hidden_dim")
-    return job_of(context, "Affine-TVAE", 20).settings(*names)
+    return {**job_of(context, "Affine-TVAE", 20).settings(*names), **own}
 
 
 @experiment("vive-table1", BUDGETS)
@@ -103,7 +96,7 @@ def table1(context: Context) -> Result:
     """Linear SVMs on raw pixels, principal components and latent codes (table 1)."""
     found = context.apply(_table1_row, [_table1_job(context, kind, n) for kind, n, *_ in TABLE1])
     on_mnist = context.data in (None, "mnist")
-    rows: list[list[Cell]] = []
+    rows = []
     for (kind, size, *thesis), (scores, seconds) in zip(TABLE1, found, strict=True):
         ours = [scores.fold_mean, scores.fold_sd, scores.test, round(seconds)]
         label = f"{kind} ({size})" if size else kind
@@ -123,25 +116,19 @@ def table1(context: Context) -> Result:
 @experiment("vive-bound-gap", BUDGETS)
 def bound_gap(context: Context) -> Result:
     """KL of the guide from the posterior, by importance sampling, beside its KL from the prior."""
-    prior = {"pose_prior": "fitted"}
+    fitted = partial(job_of, context, pose_prior="fitted")
     jobs = [
         job_of(context, "VAE", 20),
-        job_of(context, "Affine-TVAE", 20, **prior),
-        job_of(context, "TPS-TVAE", 20, **prior),
-        job_of(context, "Affine-DTVAE", 20, **prior),
-        job_of(context, "Affine-TVAE", 20, suffix=", flow", guide="flow", **prior),
+        *(fitted(kind, 20) for kind in ("Affine-TVAE", "TPS-TVAE", "Affine-DTVAE")),
+        fitted("Affine-TVAE", 20, suffix=", flow", guide="flow"),
     ]
-    rows: list[list[Cell]] = []
-    budget = context.budget
+    rows = []
+    own = {"test_images": context.budget.test_images, "particles": context.budget.particles}
     for job, parts in zip(jobs, context.train(jobs), strict=True):
-        batches = parts.batches("test", limit=budget.test_images)
-        terms = bound_terms(parts.model, parts.guide, batches, seed=context.seed)
+        programs = parts.model, parts.guide, parts.batches("test", limit=own["test_images"])
+        terms = bound_terms(*programs, seed=context.seed)
         evidence = log_evidence_of_batches(
-            parts.model,
-            parts.guide,
-            batches,
-            num_particles=budget.particles,
-            seed=context.seed,
+            *programs, num_particles=context.budget.particles, seed=context.seed
         )
         likelihood = evidence.log_evidence.mean().item()
         to_prior = sum(value for name, value in terms.items() if name.startswith("kl_"))
@@ -152,11 +139,7 @@ def bound_gap(context: Context) -> Result:
         title="The gap of the bound (nats per image): KL(q || posterior) beside KL(q || prior)",
         columns=["model", "elbo", "log p(x)", "KL(q||posterior)", "KL(q||prior)", "k-hat>0.7 (%)"],
         rows=rows,
-        settings={
-            **settings_of(context),
-            "test_images": budget.test_images,
-            "particles": budget.particles,
-        },
+        settings=settings_of(context, **own),
         notes=["The thesis, section VI: the two divergences are roughly equal. No figures there."],
     )
 
@@ -165,27 +148,24 @@ def bound_gap(context: Context) -> Result:
 def rotated(context: Context) -> Result:
     """Whether the inferred pose turns with the digit, and the reference image does not."""
     data = (context.data or "mnist").removeprefix("rotated-")
-    context = replace(context, data=f"rotated-{data}")
-    jobs = [job_of(context, kind, 20) for kind in ("VAE", "Affine-TVAE", "Affine-DTVAE")]
-    jobs += [
-        job_of(context, kind, 20, suffix=", turns", **TURNS)
-        for kind in ("Affine-TVAE", "Affine-DTVAE")
-    ]
-    rows: list[list[Cell]] = []
+    context, count = replace(context, data=f"rotated-{data}"), context.budget.test_images
+    posed = ("Affine-TVAE", "Affine-DTVAE")
+    jobs = [job_of(context, kind, 20) for kind in ("VAE", *posed)]
+    jobs += [job_of(context, kind, 20, suffix=", turns", **TURNS) for kind in posed]
+    rows = []
     for job, parts in zip(jobs, context.train(jobs), strict=True):
-        test = parts.splits.test.take(slice(context.budget.test_images))
+        test = parts.splits.test.take(slice(count))
         found = equivariance(
             test.extras["upright"], partial(pose_angle, parts), partial(reference, parts)
         )
         turned = [found.within, found.pooled] if hasattr(parts.model, "warp") else [None, None]
         ratio = found.reference_change / found.input_change
         rows.append([job.label, *turned, found.input_change, found.reference_change, ratio])
-    settings = {**settings_of(context), "test_images": context.budget.test_images, "angles": 36}
     return Result(
         title="Rotated test digits: circular correlation of pose and angle, and what changes",
         columns=["model", "within a digit", "pooled", "input mse", "reference mse", "ratio"],
         rows=rows,
-        settings=settings,
+        settings=settings_of(context, test_images=count, angles=36),
         notes=[
             "Each test digit is turned by 0, 10, ..., 350 degrees. Mean squared changes are from "
             "the upright digit and from its reference image; of the VAE, which has no pose, the "
@@ -227,20 +207,16 @@ def _table1_job(context: Context, kind: str, size: int) -> Job:
 def _table1_row(job: Job) -> tuple[SVMScores, float]:
     began = time.perf_counter()
     is_model = job.label not in ("PCA", RAW)
-    parts = job.train().parts if is_model else job.build().parts
+    parts = job.train().parts if is_model else job.build()
     train, test = parts.splits.train, parts.splits.test
-    assert train.y is not None
-    assert test.y is not None
     if is_model:
         features = [codes(unrefined(parts.guide), part.x) for part in (train, test)]
     else:
         features = [part.x.flatten(1) for part in (train, test)]
     if job.label == "PCA":
         features = _principal(features, job.numbers["z_dim"])
-    standardise = job.label != RAW
-    scores = svm_scores(
-        features[0], train.y, features[1], test.y, folds=FOLDS, standardise=standardise
-    )
+    (x, x_test), (y, y_test) = features, map(labels, (train, test))
+    scores = svm_scores(x, y, x_test, y_test, folds=FOLDS, standardise=job.label != RAW)
     return scores, time.perf_counter() - began
 
 

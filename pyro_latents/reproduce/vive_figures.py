@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.codes import codes
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.programs import local_parameters
-from pyro_latents.reproduce.experiment import Cell, Context, Job, Result, experiment
+from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels, tiled
 from pyro_latents.reproduce.vive import BUDGETS, KINDS, decoded, job_of, settings_of
 from pyro_latents.stories.story import Parts
 
@@ -36,7 +35,7 @@ def figure5(context: Context) -> Result:
         if size > POSE_SIZES[kind]
     ]
     jobs = [job_of(context, kind, size - POSE_SIZES[kind]) for kind, size in sizes]
-    rows: list[list[Any]] = []
+    rows = []
     for (kind, size), parts in zip(sizes, context.train(jobs), strict=True):
         terms = _terms(context, parts)
         rows.append([kind, size, size - POSE_SIZES[kind], -terms["reconstruction"], terms["elbo"]])
@@ -74,11 +73,10 @@ def figure8(context: Context) -> Result:
     jobs = [job_of(context, kind, 2) for kind in KINDS]
     figure = Figure(figsize=(8, 8), layout="constrained")
     panels = figure.subplots(2, 2).flat
-    rows: list[list[Cell]] = []
+    rows = []
     for axes, job, parts in zip(panels, jobs, context.train(jobs), strict=True):
         test = parts.splits.test
-        assert test.y is not None
-        z, y = codes(unrefined(parts.guide), test.x).cpu(), test.y.cpu()
+        z, y = codes(unrefined(parts.guide), test.x).cpu(), labels(test).cpu()
         points = axes.scatter(*z.T.numpy(), c=y.numpy(), s=2, cmap="tab10")
         axes.set(title=job.label, xlabel="z1", ylabel="z2", aspect="equal")
         terms = _terms(context, parts)
@@ -126,12 +124,12 @@ def figure11(context: Context) -> Result:
 def _samples(context: Context, name: str, title: str, jobs: Sequence[Job], columns: int) -> Result:
     """Draws of z in the reference pose and in the average one, as text and captions differ."""
     panels: list[Panel] = []
-    rows: list[list[Cell]] = []
+    rows = []
     for job, parts in zip(jobs, context.train(jobs), strict=True):
         z, model = _draws(context, parts), parts.model
         with torch.no_grad():
             if not hasattr(model, "warp"):
-                panels.append((job.label, decoded(parts, z)))
+                panels.append((job.label, _tiled(decoded(parts, z))))
                 rows.append([job.label, None])
                 continue
             u = codes(unrefined(parts.guide), parts.splits.train.x, site="u").mean(0)
@@ -149,7 +147,7 @@ def _samples(context: Context, name: str, title: str, jobs: Sequence[Job], colum
 
 def _priors(context: Context, name: str, title: str, jobs: Sequence[Job]) -> Result:
     panels: list[Panel] = []
-    rows: list[list[Cell]] = []
+    rows = []
     for job, parts in zip(jobs, context.train(jobs), strict=True):
         model, z = parts.model, _draws(context, parts)
         with torch.no_grad(), local_parameters(model):
@@ -183,26 +181,21 @@ def _beside(model: Any, z: Tensor, u: Tensor) -> Tensor:
     """Two grids of the same codes: the reference pose, and the pose `u`."""
     posed = model.probabilities(z, u.expand(len(z), -1))
     left, right = _tiled(model.reference(z)), _tiled(posed)
-    return torch.cat([left, left.new_ones(*left.shape[:-1], GAP), right], dim=-1)
+    return torch.cat([left, torch.ones_like(left[:, :GAP]), right], dim=1)
 
 
 def _tiled(images: Tensor) -> Tensor:
-    """Lay `GRID * GRID` images out in a square, `channels height width`."""
-    square = images.unflatten(0, (GRID, GRID))
-    return square.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)
+    """Lay `GRID * GRID` images out in a square."""
+    return tiled(images.unflatten(0, (GRID, GRID)))
 
 
 def _figure(panels: Sequence[Panel], columns: int) -> Figure:
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.4 * rows), layout="constrained")
-    grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
-    for axes, (title, images) in zip(grid, panels, strict=False):
-        picture = images if images.dim() == 3 else _tiled(images)
-        axes.imshow(
-            picture.permute(1, 2, 0).squeeze(-1).cpu().numpy(), cmap="gray", vmin=0, vmax=1
-        )
+    for axes, (title, picture) in zip(figure.axes, panels, strict=False):
+        axes.imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(title)
     return figure
 

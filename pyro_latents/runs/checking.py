@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ from pyro_latents.checks.classifier import Classifier, features_and_classes, tra
 from pyro_latents.checks.equivariance import equivariance_residual
 from pyro_latents.checks.figures import populations, reliability_curve, u_values
 from pyro_latents.checks.pixels import reliability
-from pyro_latents.checks.population import Population, counts, frechet_distance
+from pyro_latents.checks.population import Population, frechet_distance
 from pyro_latents.checks.predictive import (
     Replicates,
     binarised_like,
@@ -23,10 +23,15 @@ from pyro_latents.checks.predictive import (
     replicates,
 )
 from pyro_latents.checks.splits import HonestSplit
-from pyro_latents.checks.statistics import Statistic, distance_to, statistics_for
+from pyro_latents.checks.statistics import (
+    IMAGE_STATISTICS,
+    VECTOR_STATISTICS,
+    Statistic,
+    distance_to,
+)
 from pyro_latents.data.examples import Examples
 from pyro_latents.distributions.likelihoods import Bernoulli
-from pyro_latents.errors import UserError
+from pyro_latents.errors import check_counts
 from pyro_latents.files import write_json, write_text
 from pyro_latents.plots import image_rows, save
 from pyro_latents.programs import evaluation_mode, local_parameters
@@ -37,18 +42,11 @@ from pyro_latents.text import aligned
 # Test points of which a part is hidden, at most: each may be inferred by gradient steps.
 SPLIT_POINTS = 100
 
+Statistics = dict[str, Statistic]
 
-@dataclass(frozen=True)
-class Row:
-    """What a check says of one statistic.
 
-    Args:
-        check: ``per image``, ``population``, or what is checked given what.
-        statistic: Its name.
-        p_value: Of the mean over images, or of one distribution for data and draws.
-        outside: The share of data points outside the central 95 % of their replicates, or None.
-        meaning: The statistic in words.
-    """
+class Row(NamedTuple):
+    """What is said of a statistic; ``outside`` is the share of points outside their replicates."""
 
     check: str
     statistic: str
@@ -81,102 +79,87 @@ def check(
 
     Returns:
         The paths of what was written.
-
-    Raises:
-        UserError: if a number is not positive.
     """
     # A population of one has no spread to compare.
-    for option, value, least in (("images", images, 2), ("draws", draws, 1)):
-        if value < least:
-            raise UserError(f"--{option} must be at least {least}; got {value}.")
+    check_counts(2, images=images)
+    check_counts(1, draws=draws)
     check_seed(seed)
-    parts = run.parts
-    test = parts.splits.test.take(slice(images))
-    batches = parts.batches("test", limit=images)
-    statistics = {**statistics_for(test.shape), **(statistics or {})}
-    if len(test.shape) == 1:
-        statistics["nearest"] = distance_to(parts.splits.train.x)
+    parts, folder = run.parts, run.path / "checks"
+    test, batches = parts.splits.test.take(slice(images)), parts.batches("test", limit=images)
     classifier = _classifier(parts, seed)
-    if classifier is not None:
-        statistics["confidence"] = Statistic(
-            classifier.confidence, "confidence of a classifier trained on the data", whole=True
-        )
-    found = replicates(
-        parts.model, parts.guide, batches, statistics, draws=draws, seed=seed, points=len(test)
-    )
-    rows = _rows("per image", found, statistics)
-    of_all = statistics | _turned(parts)
-    population = _population(parts, test, of_all, classifier, seed)
-    rows += [
-        Row("population", name, value, None, _meaning(of_all, name))
-        for name, value in population.p_values().items()
-    ]
-    folder = run.path / "checks"
+    usual = _statistics(parts, statistics or {}, classifier)
+    found = replicates(parts.model, parts.guide, batches, usual, draws=draws, seed=seed)
+    pair = parts.story.image_pair(parts)
+    turned = {} if pair is None else {"equivariance_residual": equivariance_residual(*pair)}
+    population = _population(parts, test, usual | turned, classifier, seed)
+    rows = _rows("per image", usual, found.p_values(), found.outside())
+    rows += _rows("population", usual | turned, population.p_values())
     data = to_arviz(found, population.drawn)
     paths = [save_netcdf(data, folder / "check.nc")]
     figures = {"population": populations(population), **_figures(found, data)}
     split = parts.story.honest_split(parts, points=min(images, SPLIT_POINTS), seed=seed)
     if split is not None:
-        hidden = _hidden(parts, split, statistics, draws, seed)
-        rows += _rows(split.check, hidden, statistics)
+        hidden = _hidden(parts, split, usual, draws, seed)
+        rows += _rows(split.check, usual, hidden.p_values(), hidden.outside())
         data = to_arviz(hidden)
         paths.append(save_netcdf(data, folder / "hidden.nc"))
         figures |= {f"hidden_{name}": figure for name, figure in _figures(hidden, data).items()}
-    extra: dict[str, float] = {
-        name: population.observed[name].mean().item() for name in of_all.keys() - statistics.keys()
-    }
-    if isinstance(getattr(parts.model, "likelihood", None), Bernoulli):
-        curve = reliability(parts.model, parts.guide, batches, points=len(test), seed=seed)
+    extra = {name: population.observed[name].mean().item() for name in turned}
+    if _is_binary(parts):
+        curve = reliability(parts.model, parts.guide, batches, seed=seed)
         figures["pixels"] = reliability_curve(curve)
         extra["expected_calibration_error"] = curve.expected_calibration_error
     if population.frechet_distance is not None:
         extra["frechet_distance"] = population.frechet_distance
     paths += [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
-    write_json(
-        folder / "p_values.json",
-        {"images": len(test), "draws": draws, "seed": seed, **extra}
-        | {"rows": [row.__dict__ for row in rows]},
-    )
-    text = as_text(rows, extra)
-    write_text(folder / "p_values.txt", text)
-    return [*paths, folder / "p_values.json", folder / "p_values.txt"]
+    said = {"images": len(test), "draws": draws, "seed": seed, **extra}
+    return [*paths, *_write(folder, rows, extra, said)]
 
 
-def as_text(rows: list[Row], extra: dict[str, float]) -> str:
-    """Return the table of p-values, with each statistic in words."""
-    cells = [("check", "statistic", "p", "outside 95 %", "meaning")]
-    for row in rows:
-        outside = "" if row.outside is None else f"{100 * row.outside:.1f} %"
-        cells.append((row.check, row.statistic, f"{row.p_value:.4f}", outside, row.meaning))
-    lines = [aligned(cells)]
-    lines += [f"{name}  {value:.4f}" for name, value in extra.items()]
-    return "\n".join([*lines, ""])
+def _statistics(
+    parts: Parts, own: Mapping[str, Statistic], classifier: Classifier | None
+) -> Statistics:
+    is_image = len(parts.story.x_shape) == 3
+    found = {**(IMAGE_STATISTICS if is_image else VECTOR_STATISTICS), **own}
+    if not is_image:
+        found["nearest"] = distance_to(parts.splits.train.x)
+    if classifier is not None:
+        found["confidence"] = Statistic(
+            classifier.confidence, "confidence of a classifier trained on the data", whole=True
+        )
+    return found
 
 
-def _rows(kind: str, found: Replicates, statistics: dict[str, Statistic]) -> list[Row]:
-    p_values, outside = found.p_values(), found.outside()
+def _rows(
+    kind: str,
+    statistics: Statistics,
+    p_values: dict[str, float],
+    outside: Mapping[str, float] | None = None,
+) -> list[Row]:
+    meanings = {name: statistic.meaning for name, statistic in statistics.items()}
+    meanings.setdefault("classes", "classes that a classifier sees")
     return [
-        Row(kind, name, p_values[name], outside[name], _meaning(statistics, name))
-        for name in p_values
+        Row(kind, name, value, outside[name] if outside else None, meanings[name])
+        for name, value in p_values.items()
     ]
-
-
-def _meaning(statistics: dict[str, Statistic], name: str) -> str:
-    return statistics[name].meaning if name in statistics else "classes that a classifier sees"
 
 
 def _classifier(parts: Parts, seed: int) -> Classifier | None:
     train = parts.splits.train
     if len(train.shape) != 3 or train.y is None or parts.splits.num_classes < 2:
         return None
-    binary = isinstance(getattr(parts.model, "likelihood", None), Bernoulli)
-    return train_classifier(train, parts.splits.num_classes, binary=binary, seed=seed)
+    classes, binary = parts.splits.num_classes, _is_binary(parts)
+    return train_classifier(train, classes, binary=binary, seed=seed)
+
+
+def _is_binary(parts: Parts) -> bool:
+    return isinstance(getattr(parts.model, "likelihood", None), Bernoulli)
 
 
 def _population(
     parts: Parts,
     test: Examples,
-    statistics: dict[str, Statistic],
+    statistics: Statistics,
     classifier: Classifier | None,
     seed: int,
 ) -> Population:
@@ -189,25 +172,17 @@ def _population(
     )
     if classifier is None:
         return found
-    classes = parts.splits.num_classes
-    data_features, data_classes = features_and_classes(classifier, observed)
-    draw_features, draw_classes = features_and_classes(classifier, first)
+    features, classes = zip(
+        *(features_and_classes(classifier, x) for x in (observed, first)), strict=True
+    )
+    counts = [torch.bincount(y.cpu(), minlength=parts.splits.num_classes) for y in classes]
     return replace(
-        found,
-        observed_classes=counts(data_classes, classes),
-        drawn_classes=counts(draw_classes, classes),
-        frechet_distance=frechet_distance(data_features, draw_features),
+        found, classes=(counts[0], counts[1]), frechet_distance=frechet_distance(*features)
     )
 
 
-def _turned(parts: Parts) -> dict[str, Statistic]:
-    """The statistic of images that are turned, where the story takes images by themselves."""
-    pair = parts.story.image_pair(parts)
-    return {} if pair is None else {"equivariance_residual": equivariance_residual(*pair)}
-
-
 def _hidden(
-    parts: Parts, split: HonestSplit, statistics: dict[str, Statistic], draws: int, seed: int
+    parts: Parts, split: HonestSplit, statistics: Statistics, draws: int, seed: int
 ) -> Replicates:
     # The programs of a split may be functions around these modules.
     modules = parts.model, parts.guide
@@ -233,3 +208,18 @@ def _figures(found: Replicates, data: Any) -> dict[str, Figure]:
         named |= {f"replicate {i + 1}": images for i, images in enumerate(reps)}
         figures["replicates"] = image_rows(named)
     return figures
+
+
+def _write(
+    folder: Path, rows: list[Row], extra: dict[str, float], said: dict[str, Any]
+) -> list[Path]:
+    """Write the p-values, as a table with each statistic in words and for programs."""
+    cells = [("check", "statistic", "p", "outside 95 %", "meaning")]
+    for row in rows:
+        outside = "" if row.outside is None else f"{100 * row.outside:.1f} %"
+        cells.append((row.check, row.statistic, f"{row.p_value:.4f}", outside, row.meaning))
+    lines = [aligned(cells), *(f"{name}  {value:.4f}" for name, value in extra.items())]
+    paths = [folder / "p_values.json", folder / "p_values.txt"]
+    write_json(paths[0], {**said, "rows": [row._asdict() for row in rows]})
+    write_text(paths[1], "\n".join([*lines, ""]))
+    return paths

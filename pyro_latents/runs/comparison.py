@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from torch import nn
 
-from pyro_latents.errors import UserError
+from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.active_units import active_units
-from pyro_latents.files import write_json
+from pyro_latents.files import check_writable, write_json
 from pyro_latents.plots import dots, save
-from pyro_latents.runs.folder import seconds_per_step
 from pyro_latents.runs.recipe import Run
 from pyro_latents.text import aligned
 
@@ -40,43 +38,26 @@ class Comparison:
     def columns(self) -> list[str]:
         """The names of all figures, the most telling first."""
         names = dict.fromkeys(name for row in self.rows for name in row)
-        first = [name for name in FIRST if name in names]
-        return first + [name for name in names if name not in first]
+        return list(dict.fromkeys([*(name for name in FIRST if name in names), *names]))
 
     def as_text(self) -> str:
         """Return a table with one line for each figure and one column for each run."""
-        cells = [["", *self.labels]]
-        for name in self.columns:
-            cells.append([name, *[_shown(row.get(name)) for row in self.rows]])
-        return aligned(cells, right=True)
+        rows = [[name, *(_shown(row.get(name)) for row in self.rows)] for name in self.columns]
+        return aligned([["", *self.labels], *rows], right=True)
 
     def figure(self) -> Figure:
         """Draw the bound and the importance-weighted likelihood of every run."""
-        names = [name for name in ("elbo", "log_likelihood") if name in self.columns]
-        return dots(
-            {name: [row[name] for row in self.rows] for name in names},
-            self.labels,
-            "nats per data point",
-        )
+        names = {"elbo", "log_likelihood"} & set(self.columns)
+        heights = {name: [row[name] for row in self.rows] for name in sorted(names)}
+        return dots(heights, self.labels, "nats per data point")
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``comparison.json`` and ``comparison.png`` and return their paths."""
-        check_free(folder)
+        check_writable(folder, "give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "comparison.json"
         write_json(path, dict(zip(self.labels, self.rows, strict=True)))
         return [path, save(self.figure(), folder / "comparison.png")]
-
-
-def check_free(folder: Path) -> None:
-    """See that a comparison can be written to a folder, before minutes are spent on it.
-
-    Raises:
-        UserError: if not.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"{folder} cannot be written: give another --out.")
 
 
 def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) -> Comparison:
@@ -90,38 +71,35 @@ def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) ->
     Raises:
         UserError: if there are fewer than two runs, or they are of different stories or data.
     """
-    if points < 1:
-        raise UserError(f"--points must be at least 1; got {points}.")
+    check_counts(1, points=points)
     if len(runs) < 2:
         raise UserError("compare two runs or more: give their folders.")
-    _check_comparable(runs)
+    for other in runs[1:]:
+        _check_comparable(runs[0], other)
     rows = []
     for run in runs:
         parts = run.parts
         found = run.measure(particles=particles, likelihood_points=points, limit_test=points)
         if {"elbo", "log_likelihood"} <= found.keys():
             found["gap"] = found["log_likelihood"] - found["elbo"]
-        batches = parts.batches("test", limit=points)
-        for site, count in active_units(parts.guide, batches, seed=parts.seed).items():
-            found[f"active_units_{site}"] = count
+        active = active_units(parts.guide, parts.batches("test", limit=points), seed=parts.seed)
+        found |= {f"active_units_{site}": count for site, count in active.items()}
         found["guide_parameters"] = _size(parts.guide, parts.model)
-        found["seconds_per_step"] = seconds_per_step(run.folder.read_history())
+        found["seconds_per_step"] = _seconds_per_step(run.folder.read_history())
         rows.append(found)
     return Comparison(_labels(runs), tuple(rows))
 
 
-def _check_comparable(runs: Sequence[Run]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        for what, mine, theirs in (
-            ("stories", first.story.name, run.story.name),
-            ("data", first.config["settings"]["data"], run.config["settings"]["data"]),
-        ):
-            if mine != theirs:
-                raise UserError(
-                    f"{first.path} and {run.path} are of different {what}, {mine} and {theirs}: "
-                    "compare runs that differ in their guides or settings alone."
-                )
+def _check_comparable(first: Run, other: Run) -> None:
+    for what, mine, theirs in (
+        ("stories", first.story.name, other.story.name),
+        ("data", first.config["settings"]["data"], other.config["settings"]["data"]),
+    ):
+        if mine != theirs:
+            raise UserError(
+                f"{first.path} and {other.path} are of different {what}, {mine} and {theirs}: "
+                "compare runs that differ in their guides or settings alone."
+            )
 
 
 def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -131,19 +109,18 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(f"{guide} ({run.path})" for guide, run in zip(guides, runs, strict=True))
 
 
-def _size(guide: Any, model: nn.Module) -> int:
+def _size(guide: nn.Module, model: nn.Module) -> int:
     """The number of the guide's parameters, without those that it shares with the model."""
-    if not isinstance(guide, nn.Module):
-        return 0
     shared = set(model.parameters())
     return sum(own.numel() for own in guide.parameters() if own not in shared)
 
 
+def _seconds_per_step(history: list[dict[str, str]]) -> float:
+    seconds = [float(row["seconds"]) for row in history]
+    return sum(filter(math.isfinite, seconds)) / int(history[-1]["step"])
+
+
 def _shown(value: float | None) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{value:.4g}"
-        if isinstance(value, float) and abs(value) < 1
-        else (f"{value:.2f}" if isinstance(value, float) else str(value))
-    )
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
+    return "" if value is None else str(value)

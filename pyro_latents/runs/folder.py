@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -38,16 +37,7 @@ CONFIG: dict[str, tuple[type, ...]] = {
 class RunFolder:
     """Where a run keeps its configuration, checkpoint, history and metrics.
 
-    Args:
-        path: The folder.
-
-    Attributes:
-        config_path: What was trained and how, ``config.yaml``.
-        checkpoint_path: The state at the end of the latest saved epoch, ``checkpoint.ckpt``.
-        best_path: The state with the best validation loss, ``best.ckpt``, with early stopping.
-        history_path: One row an epoch, ``history.csv``.
-        metrics_path: What `evaluate` measured, ``metrics.json``.
-        figures_path: The folder of pictures, ``figures``.
+    What cannot be read, made or written raises a `UserError`.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -68,9 +58,6 @@ class RunFolder:
         """Make the folder where there is none, and hold it against other processes.
 
         What a training has made that fails before its first epoch is done is removed again.
-
-        Raises:
-            UserError: if it cannot be made, or another process trains in it.
         """
         with self._writing():
             if self.path.is_symlink() and not self.path.exists():
@@ -87,11 +74,9 @@ class RunFolder:
                 raise
 
     def begin(self, config: dict[str, Any]) -> None:
-        """Write the configuration of a new run; what failed before is begun anew.
+        """Write the configuration of a new run, where there is none and nothing else.
 
-        Raises:
-            UserError: if there is a run in the folder already, or anything else, or it cannot
-                be written.
+        What failed before is begun anew.
         """
         if self.is_started():
             raise UserError(
@@ -104,6 +89,14 @@ class RunFolder:
             self.clean()
             self.history_path.unlink(missing_ok=True)
             self.write_config(config)
+
+    def go_on(self, config: dict[str, Any]) -> None:
+        """Write the configuration of a run that is trained on, and put aside what was measured."""
+        aside = self.path / f"at-step-{self.step()}"
+        for path in [self.path / name for name in RESULTS if (self.path / name).exists()]:
+            aside.mkdir(exist_ok=True)
+            path.rename(aside / path.name)
+        self.write_config(config)
 
     def clean(self) -> None:
         """Remove what a killed process left of files that it was writing."""
@@ -126,35 +119,8 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def check_writable(self) -> None:
-        """See that results can be added, before minutes are spent on them.
-
-        Raises:
-            UserError: if not.
-        """
-        if not os.access(self.path, os.W_OK):
-            raise UserError(f"{self.path} cannot be written: copy the run to where it can be.")
-
-    def put_results_aside(self, step: int) -> None:
-        """Move what was measured of a run that is trained on, so that nobody takes it for new."""
-        found = [self.path / name for name in RESULTS if (self.path / name).exists()]
-        if not found:
-            return
-        aside = self.path / f"at-step-{step}"
-        aside.mkdir(exist_ok=True)
-        for path in found:
-            path.rename(aside / path.name)
-
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Write the configuration, in place of any there was."""
-        write_text(self.config_path, yaml.safe_dump(config, sort_keys=False))
-
     def read_config(self) -> dict[str, Any]:
-        """Return the configuration of the run.
-
-        Raises:
-            UserError: if the folder is missing, is not a run, or its configuration is damaged.
-        """
+        """Return the configuration of the run."""
         if self.path.is_file():
             raise UserError(f"{self.path} is a file, not the folder of a run.")
         if not self.path.is_dir():
@@ -168,24 +134,13 @@ class RunFolder:
             config = yaml.safe_load(self.config_path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise UserError(f"{self.config_path} is damaged; train the run anew.") from error
-        if not isinstance(config, dict) or "recipe" not in config:
-            raise UserError(f"{self.config_path} names no recipe; train the run anew.")
-        for key, kinds in CONFIG.items():
-            if key not in config:
-                raise UserError(f"{self.config_path} has no {key}; train the run anew.")
-            if not isinstance(config[key], kinds):
-                raise UserError(
-                    f"{self.config_path} has a {key} that makes no sense, {config[key]!r}; "
-                    "train the run anew."
-                )
+        wrong = _wrong_in(config)
+        if wrong:
+            raise UserError(f"{self.config_path} {wrong}; train the run anew.")
         return config
 
     def read_parameters(self) -> dict[str, torch.Tensor]:
-        """Return the trained parameters: the best ones with early stopping, else the latest.
-
-        Raises:
-            UserError: if there is no checkpoint, it cannot be read, or a number is not finite.
-        """
+        """Return the trained parameters: the best ones with early stopping, else the latest."""
         path = self.best_path if self.best_path.exists() else self.checkpoint_path
         parameters = read_checkpoint(path)["parameters"]
         for name, value in parameters.items():
@@ -200,11 +155,7 @@ class RunFolder:
         return read_checkpoint(self.checkpoint_path)["progress"]["step"]
 
     def read_history(self) -> list[dict[str, str]]:
-        """Return the rows of the history.
-
-        Raises:
-            UserError: if it is missing or empty.
-        """
+        """Return the rows of the history, of which there is one at least."""
         try:
             with self.history_path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
@@ -220,11 +171,7 @@ class RunFolder:
         return rows
 
     def read_metrics(self) -> dict[str, float]:
-        """Return what was measured of the run, nothing before `evaluate`.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Return what was measured of the run, nothing before `evaluate`."""
         if not self.metrics_path.exists():
             return {}
         try:
@@ -240,6 +187,10 @@ class RunFolder:
     def add_metrics(self, metrics: dict[str, float]) -> None:
         """Add measurements to those of the run."""
         write_json(self.metrics_path, {**self.read_metrics(), **metrics})
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the configuration, in place of any there was."""
+        write_text(self.config_path, yaml.safe_dump(config, sort_keys=False))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -268,7 +219,13 @@ class RunFolder:
             path.rmdir()
 
 
-def seconds_per_step(rows: list[dict[str, str]]) -> float:
-    """Return the mean time of a step, of the rows of a history."""
-    seconds = [float(row["seconds"]) for row in rows]
-    return sum(value for value in seconds if math.isfinite(value)) / int(rows[-1]["step"])
+def _wrong_in(config: Any) -> str | None:
+    """What is wrong in a configuration."""
+    if not isinstance(config, dict) or "recipe" not in config:
+        return "names no recipe"
+    for key, kinds in CONFIG.items():
+        if key not in config:
+            return f"has no {key}"
+        if not isinstance(config[key], kinds):
+            return f"has a {key} that makes no sense, {config[key]!r}"
+    return None

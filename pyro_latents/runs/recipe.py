@@ -8,19 +8,16 @@ from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import chain, count
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
-from torch import nn
 
-from pyro_latents.data.batches import Batches, BatchMaker
-from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import load
-from pyro_latents.errors import UserError
-from pyro_latents.evaluation.calibration import calibrate
+from pyro_latents.errors import UserError, check_counts
+from pyro_latents.evaluation.calibration import calibrate, p_values
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import plain
 from pyro_latents.guides import check_guide
@@ -37,45 +34,41 @@ from pyro_latents.training.step import Objective
 CHECKED_POINTS = 4
 # What a calibration simulates where it is not told how much.
 CALIBRATED_POINTS = 500
-RECORDED_PACKAGES = (
-    "pyro-latents",
-    "pyro-ppl",
-    "torch",
-    "torchvision",
-    "lightning-fabric",
-    "numpy",
-)
+RECORDED = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
 
 
-class Recipe:
+class Recipe(Parts):
     """A story on a data set, with a guide and a seed: its parts are plain Pyro objects.
 
     Args:
-        name: The recipe's name.
-        story: The hyper-parameters.
-        guide: The name of a guide of the story, or a guide: any callable with the model's
-            arguments and latent sites.
+        name: Its name, as in `pyro-latents list`.
+        guide: The name of one of its guides, or a guide: any callable with the model's arguments
+            and latent sites; the paper's by default.
         seed: Of the initial parameters, the batches and all draws.
         data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
         limit_train: Training points to use, None for all.
-
-    Attributes:
-        parts: The model, guide, loss, batches and plan.
+        **numbers: Hyper-parameters other than the paper's, such as ``z_dim=20``.
 
     Raises:
-        UserError: if the story has no such guide, or the seed is no seed.
+        UserError: if one of them is not known, or makes no sense.
     """
 
     def __init__(
         self,
         name: str,
-        story: Story,
         *,
         guide: str | Callable | None = None,
         seed: int = 0,
         data_dir: str | Path | None = None,
         limit_train: int | None = None,
+        **numbers: Any,
     ) -> None:
+        story, seed, limit_train = story_of(name), plain(seed), plain(limit_train)
+        known = [field.name for field in fields(story)]
+        for number in numbers:
+            if number not in known:
+                raise UserError(f"{name} has no setting {number!r}: {did_you_mean(number, known)}")
+        story = replace(story, **{number: plain(value) for number, value in numbers.items()})
         guide = story.guides[0] if guide is None else guide
         if isinstance(guide, str) and guide not in story.guides:
             raise UserError(
@@ -88,45 +81,14 @@ class Recipe:
         if limit_train is not None and not isinstance(limit_train, Integral):
             raise UserError(f"--limit-train must be a whole number; got {limit_train!r}.")
         self.name = name
-        self.story = story
-        self.seed = seed
         self.data_dir = data_dir
         self.limit_train = limit_train
-        source = partial(load, story.data, data_dir, validation=story.validation)
-        self.parts = Parts(story, guide, seed=seed, load=partial(source, limit_train=limit_train))
-        self._guide = guide
         self._is_trained = False
-
-    @property
-    def guide_name(self) -> str:
-        """The name of the guide; that of its class or function if the user gave a guide."""
-        if isinstance(self._guide, str):
-            return self._guide
-        return getattr(self._guide, "__name__", type(self._guide).__name__)
-
-    @property
-    def splits(self) -> Splits:
-        """The data, loaded when first asked for."""
-        return self.parts.splits
-
-    @property
-    def model(self) -> Any:
-        """The generative model."""
-        return self.parts.model
-
-    @property
-    def guide(self) -> Any:
-        """The guide."""
-        return self.parts.guide
-
-    @property
-    def loss(self) -> ELBO:
-        """The objective, a sum over the data plate in nats."""
-        return self.parts.loss
-
-    def batches(self, split: str = "train", *, limit: int | None = None) -> BatchMaker:
-        """Return the maker of the batches of ``train``, ``validation`` or ``test``."""
-        return self.parts.batches(split, limit=limit)
+        validation = story.validation
+        source = partial(
+            load, story.data, data_dir, validation=validation, limit_train=limit_train
+        )
+        super().__init__(story, guide, seed=seed, load=source)
 
     def train(
         self,
@@ -158,48 +120,46 @@ class Recipe:
         if epochs is None and steps is None:
             epochs = self.story.epochs
         fit_options = FitOptions(epochs=epochs, steps=steps, **options)
-        folder = RunFolder(out or _free_folder(self.name))
-        self._check_fresh(resume and folder.is_started())
-        self._check_batch_size(fit_options.ranks)
-        self.story.check_precision(fit_options.precision)
+        folder, config = RunFolder(out or _free_folder(self.name)), self.config(fit_options)
+        self._check_options(fit_options, restored=resume and folder.is_started())
         # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
         self.check_guide()
-        check_hardware(self.parts, fit_options, folder.path)
+        check_hardware(self, fit_options, folder.path)
         if fit_options.compile:
             compile_networks(self.model, self.guide)
         # The others learn from it which folder it is.
         first = is_first_rank(fit_options.ranks)
         with folder.held() if first else nullcontext():
             resume = resume and folder.is_started()
-            if first:
-                self._prepare(folder, fit_options, resume)
+            if first and resume:
+                self._check_resumable(folder, config, fit_options)
+                folder.clean()
+            elif first:
+                folder.begin(config)
             self._is_trained = True
             path = fit(
-                self.parts,
+                self,
                 folder.path,
                 fit_options,
                 resume=resume,
-                begin=partial(self._go_on, folder, fit_options) if resume else lambda: None,
+                begin=partial(folder.go_on, config) if resume else lambda: None,
                 gradient_clip=self.story.gradient_clip,
                 patience=self.story.patience,
             )
         return Run(path)
 
     def check_guide(self) -> None:
-        """Check on a few training points that the guide has the model's sites.
-
-        Raises:
-            GuideMismatch: if it has not; the message says which side to change.
-        """
-        few = min(CHECKED_POINTS, len(self.splits.train))
-        loader = Batches(self.batches("train"), few, seed=0, shuffle=False)
-        check_guide(self.model, self.guide, *loader.batch(0))
+        """Raise a `GuideMismatch` unless the guide has the model's sites, on some of the data."""
+        check_guide(self.model, self.guide, *self.first_batch("train", size=CHECKED_POINTS))
 
     def config(self, options: FitOptions) -> dict[str, Any]:
         """Return what `Run` needs to build this recipe again, and what was installed."""
+        guide = self._guide
+        if not isinstance(guide, str):
+            guide = getattr(guide, "__name__", type(guide).__name__)
         return {
             "recipe": self.name,
-            "guide": self.guide_name,
+            "guide": guide,
             "seed": int(self.seed),
             "data_dir": None if self.data_dir is None else str(Path(self.data_dir).resolve()),
             "limit_train": self.limit_train,
@@ -207,16 +167,42 @@ class Recipe:
             "training": options.as_dict(),
             "versions": {
                 "python": platform.python_version(),
-                **{package: version(package) for package in RECORDED_PACKAGES},
+                **{package: version(package) for package in RECORDED},
             },
         }
 
-    def _prepare(self, folder: RunFolder, options: FitOptions, resume: bool) -> None:
-        if not resume:
-            folder.begin(self.config(options))
-            return
-        self._check_same(folder.read_config(), folder, options)
-        loader = self.parts.loader("train")
+    def _check_options(self, options: FitOptions, *, restored: bool) -> None:
+        if self._is_trained and not restored:
+            raise UserError(
+                "this recipe has been trained, and would not begin with its first parameters: "
+                "make another one with zoo.recipe, or go on with resume=True."
+            )
+        size, devices = self.story.batch_size, options.ranks
+        if size % devices:
+            raise UserError(
+                f"--batch-size {size} cannot be shared by {devices} devices: give a multiple of "
+                f"{devices}."
+            )
+        self.story.check_precision(options.precision)
+
+    def _check_resumable(
+        self, folder: RunFolder, ours: dict[str, Any], options: FitOptions
+    ) -> None:
+        """Raise if the run in the folder is of another recipe, or has been trained for longer."""
+        theirs = folder.read_config()
+        # A run from before a setting existed had its default.
+        found = {**ours["training"], **_stored(story_of(self.name))}
+        found |= {**theirs["training"], **theirs, **theirs["settings"]}
+        asked = {**ours["training"], **ours, **ours["settings"]}
+        # It may be resumed for more epochs, and elsewhere.
+        fixed = {"guide", "seed", "limit_train", "precision", *ours["settings"]} - {"epochs"}
+        for key in ("recipe", *sorted(fixed)):
+            if found[key] != asked[key]:
+                raise UserError(
+                    f"{folder.path} was trained with {key} {found[key]}, not {asked[key]}: "
+                    "resume with the same options, or give another --out."
+                )
+        loader = self.loader("train")
         assert loader is not None
         done, last = folder.step(), options.last_step(len(loader))
         if last < done:
@@ -224,42 +210,6 @@ class Recipe:
                 f"{folder.path} has been trained for {done} steps, more than the {last} that "
                 "are asked for: give more, or leave it as it is."
             )
-        folder.clean()
-
-    def _go_on(self, folder: RunFolder, options: FitOptions) -> None:
-        folder.put_results_aside(folder.step())
-        folder.write_config(self.config(options))
-
-    def _check_fresh(self, restored: bool) -> None:
-        if self._is_trained and not restored:
-            raise UserError(
-                "this recipe has been trained, and would not begin with its first parameters: "
-                "make another one with zoo.recipe, or go on with resume=True."
-            )
-
-    def _check_batch_size(self, devices: int) -> None:
-        if self.story.batch_size % devices:
-            raise UserError(
-                f"--batch-size {self.story.batch_size} cannot be shared by {devices} devices: "
-                f"give a multiple of {devices}."
-            )
-
-    def _check_same(self, config: dict[str, Any], folder: RunFolder, options: FitOptions) -> None:
-        """Raise if the run in the folder is of another recipe: its parameters would not fit."""
-        mine = self.config(options)
-        # A run from before a setting existed had its default.
-        theirs = {**_stored(story_of(self.name)), **config, **config["settings"]}
-        ours = {**mine, **mine["settings"]}
-        theirs["precision"] = config["training"].get("precision", options.precision)
-        ours["precision"] = options.precision
-        # A run may be resumed for more epochs, and elsewhere.
-        free = {"settings", "epochs", "data_dir", "training", "versions"}
-        for key in sorted(ours.keys() - free, key=lambda key: (key != "recipe", key)):
-            if theirs.get(key) != ours[key]:
-                raise UserError(
-                    f"{folder.path} was trained with {key} {theirs.get(key)}, not {ours[key]}: "
-                    "resume with the same options, or give another --out."
-                )
 
 
 class Run:
@@ -270,7 +220,7 @@ class Run:
         data_dir: Where its data set lies now; None for where it lay, or ``PYRO_LATENTS_DATA``.
 
     Raises:
-        UserError: if the folder is not a run.
+        UserError: if the folder is not a run; and where it is asked for what is damaged.
     """
 
     def __init__(self, path: str | Path, *, data_dir: str | Path | None = None) -> None:
@@ -286,11 +236,7 @@ class Run:
 
     @property
     def story(self) -> Story:
-        """The hyper-parameters that the run was trained with.
-
-        Raises:
-            UserError: if there are others in the configuration than the story has.
-        """
+        """The hyper-parameters that the run was trained with, if the story still has them all."""
         story = story_of(self.config["recipe"])
         known = {field.name for field in fields(story)}
         given = self.config["settings"]
@@ -306,20 +252,11 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe with its trained parameters, on the device that there is.
-
-        Raises:
-            UserError: if there is no checkpoint, it is damaged, or does not fit the recipe.
-        """
+        """The recipe with its trained parameters, on the device that there is."""
         parameters = self.folder.read_parameters()
-        recipe = Recipe(
-            self.config["recipe"],
-            self.story,
-            guide=self.config["guide"],
-            seed=self.config["seed"],
-            data_dir=self._data_folder(),
-            limit_train=self.config["limit_train"],
-        )
+        given = {name: self.config[name] for name in ("guide", "seed", "limit_train")}
+        numbers = {field.name: getattr(self.story, field.name) for field in fields(self.story)}
+        recipe = Recipe(self.config["recipe"], data_dir=self._data_folder(), **given, **numbers)
         try:
             Objective(recipe.model, recipe.guide, recipe.loss, 0).load_state_dict(parameters)
         except RuntimeError as error:
@@ -327,18 +264,17 @@ class Run:
                 f"the checkpoint in {self.path} does not fit the recipe {recipe.name}: it was "
                 "written by another version of it; train the run anew."
             ) from error
-        for program in (recipe.model, recipe.guide):
-            if isinstance(program, nn.Module):
-                program.eval()
+        recipe.model.eval()
+        recipe.guide.eval()
         if isinstance(recipe.guide, Refined):
             recipe.guide.refining = True
-        recipe.parts.to("cuda" if torch.cuda.is_available() else "cpu")
+        recipe.to("cuda" if torch.cuda.is_available() else "cpu")
         return recipe
 
     @property
     def parts(self) -> Parts:
         """The trained parts."""
-        return self.recipe.parts
+        return self.recipe
 
     def evaluate(
         self,
@@ -366,8 +302,7 @@ class Run:
         self, *, particles: int, likelihood_points: int, limit_test: int | None
     ) -> dict[str, float]:
         """Return what `evaluate` measures, and write nothing; the arguments are its own."""
-        if limit_test is not None and limit_test < 1:
-            raise UserError(f"--limit-test must be at least 1; got {limit_test}.")
+        check_counts(1, limit_test=limit_test)
         sampling = ImportanceSampling(particles, likelihood_points)
         batches = self.parts.batches("test", limit=limit_test)
         metrics = self.parts.story.metrics(self.parts, batches, sampling)
@@ -387,9 +322,8 @@ class Run:
             The p-value of uniform ranks by site, also added to ``metrics.json``, and the path of
             the figure.
         """
-        for option, value, least in (("points", points, 2), ("draws", draws, 1)):
-            if value is not None and value < least:
-                raise UserError(f"--{option} must be at least {least}; got {value}.")
+        check_counts(2, points=points)
+        check_counts(1, draws=draws)
         # What is there must be readable before minutes are spent on what is added.
         self.folder.read_metrics()
         available = len(self.parts.splits.test)
@@ -401,35 +335,28 @@ class Run:
             )
         torch.manual_seed(self.parts.seed)
         batch = self.parts.first_batch("test", size=points)
-        found = calibrate(self.parts.model, self.parts.guide, *batch, num_draws=draws)
-        p_values = found.p_values()
-        self.folder.add_metrics({f"calibration_p_{k}": v for k, v in p_values.items()})
-        path = self.folder.figures_path / "calibration.png"
-        return p_values, save(rank_ecdfs(found.ranks), path)
+        ranks = calibrate(self.parts.model, self.parts.guide, *batch, num_draws=draws)
+        found = p_values(ranks)
+        self.folder.add_metrics({f"calibration_p_{site}": p for site, p in found.items()})
+        return found, save(rank_ecdfs(ranks), self.folder.figures_path / "calibration.png")
 
     def plot(self) -> list[Path]:
         """Draw the learning curve and the story's figures; return the pictures' paths."""
-        self.folder.read_history()
+        history = self.folder.read_history()
         torch.manual_seed(self.parts.seed)
-        figures = self.parts.story.figures(self.parts)
-        figures["history"] = learning_curve(self.folder.history_path)
+        figures = {**self.parts.story.figures(self.parts), "history": learning_curve(history)}
         folder = self.folder.figures_path
         return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
     def _data_folder(self) -> str | Path | None:
         """Where the data are: as told, else where they were, else where the variable says."""
-        if self._data_dir is not None:
-            return self._data_dir
-        trained_with = self.config["data_dir"]
-        return trained_with if trained_with and Path(trained_with).is_dir() else None
+        before = self.config["data_dir"]
+        there = before if before and Path(before).is_dir() else None
+        return there if self._data_dir is None else self._data_dir
 
 
 def check_seed(seed: int) -> None:
-    """See that torch takes a seed, and the next one, which the guide's parameters have.
-
-    Raises:
-        UserError: if not.
-    """
+    """Raise a `UserError` unless torch takes a seed, and the next one, which the guide has."""
     if not (isinstance(seed, Integral) and 0 <= seed < 2**63 - 1):
         raise UserError(f"--seed must be a whole number from 0 to 2**63 - 2; got {seed!r}.")
 
@@ -444,7 +371,5 @@ def _stored(story: Story) -> dict[str, Any]:
 
 def _free_folder(name: str) -> Path:
     """The first of ``runs/NAME``, ``runs/NAME-2``, ... that is not there."""
-    path, number = Path("runs") / name, 2
-    while path.exists():
-        path, number = Path("runs") / f"{name}-{number}", number + 1
-    return path
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())

@@ -44,11 +44,7 @@ def recipes() -> dict[str, Story]:
 
 
 def story_of(name: str) -> Story:
-    """The story of one recipe, with its default numbers.
-
-    Raises:
-        UserError: if there is no such recipe; the message has the near names.
-    """
+    """The story of one recipe, with its default numbers; a `UserError` has the near names."""
     known = recipes()
     if name not in known:
         near = did_you_mean(name, known, "`pyro-latents list` shows all.")
@@ -59,30 +55,24 @@ def story_of(name: str) -> Story:
 @cache
 def built_in() -> dict[str, Story]:
     """The recipes of this package."""
-    found: dict[str, Story] = {}
-    for module in MODULES:
-        found |= import_module(f"pyro_latents.stories.{module}").RECIPES
-    return found
+    modules = [import_module(f"pyro_latents.stories.{module}") for module in MODULES]
+    return {name: story for module in modules for name, story in module.RECIPES.items()}
 
 
 @cache
 def installed() -> dict[str, Story]:
-    """The recipes that other installed packages add.
-
-    Raises:
-        UserError: if one cannot be loaded, or is no story.
-    """
+    """The recipes that other packages add; a `UserError` names one that cannot be loaded."""
     return {point.name: _load(point) for point in entry_points(group=ENTRY_POINTS)}
 
 
 def _load(point: EntryPoint) -> Story:
+    recipe = f"the recipe {point.name} of another package"
     try:
         story = point.load()
     except Exception as error:  # whatever goes wrong in a package of someone's
         raise UserError(
-            f"the recipe {point.name} of another package cannot be loaded from {point.value}: "
-            f"{type(error).__name__}: {error}"
+            f"{recipe} cannot be loaded from {point.value}: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(story, Story):
-        raise UserError(f"the recipe {point.name} of another package is no story: {point.value}.")
+        raise UserError(f"{recipe} is no story: {point.value}.")
     return story

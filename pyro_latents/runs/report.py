@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from string import Template
@@ -12,6 +12,7 @@ from typing import Any
 
 from pyro_latents.errors import UserError
 from pyro_latents.files import write_text
+from pyro_latents.runs.checking import Row
 from pyro_latents.runs.recipe import Run
 
 # What each picture shows, by the name of its file; others are called by their names.
@@ -67,95 +68,78 @@ def report(run: Run) -> Path:
 
     It has what is known of the run: its settings, metrics, figures, predictive checks and
     calibration; figures are drawn if they were not. Commands that would add a part are named
-    where it is missing.
-
-    Args:
-        run: The run.
-
-    Returns:
-        The path of the page.
+    where it is missing. The path of the page is returned.
     """
     # What there is must be readable before pictures are drawn.
-    parts = [_metrics(run), _checks(run)]
+    metrics, checks = _metrics(run), _checks(run)
     if not (run.folder.figures_path / "history.png").exists():
         run.plot()
-    parts.insert(1, _figures("Figures", sorted(run.folder.figures_path.glob("*.png"))))
-    parts.append(_settings(run.config))
-    config = run.config
+    config, settings = run.config, []
+    for name in ("settings", "training", "versions"):
+        table = _table((name, "value"), config.get(name, {}).items())
+        settings.append(f"<details><summary>{name.capitalize()}</summary>{table}</details>")
+    sections = {
+        "Metrics": metrics,
+        "Figures": _pictures(run.folder.figures_path),
+        "Predictive checks": checks,
+        "How it was trained": "".join(settings),
+    }
     lead = (
         f"Recipe {config['recipe']}, guide {config['guide']}, data {config['settings']['data']}, "
         f"seed {config['seed']}."
     )
-    path = run.path / "report.html"
     page = PAGE.substitute(
         title=escape(f"{config['recipe']}: {run.path.name}"),
         lead=escape(lead),
-        body="\n".join(parts),
+        body="\n".join(f"<h2>{title}</h2>\n{content}" for title, content in sections.items()),
     )
+    path = run.path / "report.html"
     write_text(path, page)
     return path
 
 
 def _metrics(run: Run) -> str:
     if not run.metrics:
-        return _section("Metrics", _missing("evaluate", run))
-    return _section(
-        "Metrics",
+        return _missing("evaluate", run)
+    return (
         "<p>Log-probabilities are in nats per test point, larger is better; shares and errors in "
-        "per cent.</p>" + _table(("metric", "value"), run.metrics.items()),
+        "per cent.</p>" + _table(("metric", "value"), run.metrics.items())
     )
 
 
 def _checks(run: Run) -> str:
-    folder = run.path / "checks"
-    if not (folder / "p_values.json").exists():
-        return _section("Predictive checks", _missing("check", run))
-    columns = ("check", "statistic", "p_value", "outside", "meaning")
+    path = run.path / "checks" / "p_values.json"
+    if not path.exists():
+        return _missing("check", run)
     try:
-        found = json.loads((folder / "p_values.json").read_text())
-        rows = [[row[name] for name in columns] for row in found["rows"]]
+        found = json.loads(path.read_text())
+        rows = [[row[name] for name in Row._fields] for row in found["rows"]]
         images, draws = found["images"], found["draws"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'p_values.json'} is damaged: check the run again, or delete it."
-        ) from error
+        raise UserError(f"{path} is damaged: check the run again, or delete it.") from error
     text = (
         f"<p>{images} test points, {draws} replicates of each. Replicates given "
         "an image are optimistic: its code was inferred from it. What was hidden from the guide "
         "and the population are not.</p>"
     )
     heads = ("check", "statistic", "p-value", "outside 95 %", "meaning")
-    pictures = "".join(_picture(path) for path in sorted(folder.glob("*.png")))
-    return _section("Predictive checks", text + _table(heads, rows) + pictures)
-
-
-def _figures(title: str, paths: Iterable[Path]) -> str:
-    return _section(title, "".join(_picture(path) for path in paths))
-
-
-def _settings(config: Mapping[str, Any]) -> str:
-    parts = []
-    for name in ("settings", "training", "versions"):
-        table = _table((name, "value"), config.get(name, {}).items())
-        parts.append(f"<details><summary>{escape(name.capitalize())}</summary>{table}</details>")
-    return _section("How it was trained", "".join(parts))
-
-
-def _section(title: str, content: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n{content}"
+    return text + _table(heads, rows) + _pictures(path.parent)
 
 
 def _missing(command: str, run: Run) -> str:
     return f"<p>Not there yet: <code>pyro-latents {command} {escape(str(run.path))}</code></p>"
 
 
-def _picture(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").replace("-", " ")))
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{content}">'
-        f"<figcaption>{caption}</figcaption></figure>\n"
-    )
+def _pictures(folder: Path) -> str:
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        content = base64.b64encode(path.read_bytes()).decode()
+        caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").replace("-", " ")))
+        found.append(
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{content}">'
+            f"<figcaption>{caption}</figcaption></figure>\n"
+        )
+    return "".join(found)
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -165,8 +149,6 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "<td></td>"
     if isinstance(value, float):
         return f'<td class="number">{value:.4f}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    return f"<td>{'' if value is None else escape(str(value))}</td>"

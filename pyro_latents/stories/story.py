@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,15 +20,16 @@ from pyro.infer import ELBO
 from torch import nn
 
 from pyro_latents.checks.splits import HonestSplit, half_images
-from pyro_latents.data.batches import Batches, BatchMaker
+from pyro_latents.data.batches import Batches, BatchMaker, Plain
 from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import SHAPES
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.codes import prior_means, reconstructions
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
-from pyro_latents.evaluation.images import prior_means, reconstructions
-from pyro_latents.fields import check_fields
+from pyro_latents.fields import NotNegative, Positive, check_fields
 from pyro_latents.guides.refined import unrefined
+from pyro_latents.losses import TraceAnalytic_ELBO
 from pyro_latents.plots import image_rows
 from pyro_latents.text import did_you_mean
 from pyro_latents.training.plan import Plan, adam
@@ -66,7 +66,8 @@ class Parts:
     @cached_property
     def model(self) -> Any:
         """The generative model, with its initial parameters."""
-        with _seeded(self.seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
             return self.story.build_model(lambda: self.splits)
 
     @cached_property
@@ -74,7 +75,8 @@ class Parts:
         """The guide, with its initial parameters."""
         if not isinstance(self._guide, str):
             return self._guide
-        with _seeded(self.seed + 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + 1)
             return self.story.build_guide(self._guide, self.model)
 
     @cached_property
@@ -88,11 +90,9 @@ class Parts:
         return self.story.build_plan(self)
 
     def batches(self, split: str = "train", *, limit: int | None = None) -> BatchMaker:
-        """Return the maker of the batches of ``train``, ``validation`` or ``test``.
+        """Return the maker of batches of ``train``, ``validation`` or ``test``, or of its start.
 
-        Args:
-            split: The name of the split.
-            limit: Data points to use of it, the first ones; None for all.
+        No more than the first ``limit`` data points are used, if there is a limit.
         """
         splits = self.splits
         if limit is not None:
@@ -102,8 +102,7 @@ class Parts:
     def first_batch(self, split: str = "train", *, size: int) -> tuple[Any, ...]:
         """Return one batch of the first data points of a split."""
         maker = self.batches(split)
-        size = min(size, len(maker))
-        return Batches(maker, size, seed=self.seed, shuffle=False).batch(0)
+        return Batches(maker, min(size, len(maker)), seed=self.seed, shuffle=False).batch(0)
 
     def loader(self, split: str, *, rank: int = 0, world_size: int = 1) -> Batches | None:
         """Return the batches of a split for a rank of several, None if the split is empty."""
@@ -124,14 +123,12 @@ class Parts:
 
     def to(self, device: torch.device | str) -> Parts:
         """Move the programs and the data, once, and return the parts themselves."""
-        device = torch.device(device)
+        self._device = torch.device(device)
         for program in (self.model, self.guide):
             if isinstance(program, nn.Module):
-                program.to(device)
-        if device != self._device:
-            self._device = device
-            if "splits" in self.__dict__:
-                self.splits = self.splits.to(device)
+                program.to(self._device)
+        if "splits" in self.__dict__:
+            self.splits = self.splits.to(self._device)
         return self
 
     def with_programs(self, model: Any, guide: Any) -> Parts:
@@ -146,7 +143,9 @@ class Story(ABC):
     """The hyper-parameters of a recipe, and how its parts are built from them.
 
     Every field is an option of `pyro-latents train RECIPE` and a keyword of `zoo.recipe`. A story
-    subclasses this once; each of its recipes is an instance, whose defaults are the paper's.
+    subclasses this once, names itself, its paper and its guides (the first one is the default) and
+    writes ``build_model`` and ``build_guide``; it overrides the others where they do not fit. Each
+    of its recipes is an instance, whose defaults are the paper's.
 
     Args:
         data: Name of the data source (`pyro_latents.data.sources`).
@@ -157,14 +156,6 @@ class Story(ABC):
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         patience: Epochs without a better validation loss after which training stops; 0 for never.
         validation: Training images set apart to watch the loss on.
-
-    Implementing a story:
-        - name it (``name``, ``paper``) and its ``guides`` (the first one is the default);
-        - write ``build_model``, ``build_guide``, ``build_loss`` and ``build_batches``;
-        - add a field for each hyper-parameter, with its table in the paper beside it;
-        - override ``build_plan`` where training has phases or weights that change;
-        - override ``metrics`` where the story measures something of its own;
-        - override ``honest_split`` and ``image_pair`` where a batch is more than an image.
     """
 
     name: ClassVar[str]
@@ -174,30 +165,24 @@ class Story(ABC):
     precisions: ClassVar[tuple[str, ...] | None] = None
 
     data: str
-    epochs: int = 20
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    halve_every: int = 0
-    gradient_clip: float = 0.0
-    patience: int = 0
-    validation: int = 10_000
+    epochs: Positive[int] = 20
+    batch_size: Positive[int] = 100
+    learning_rate: Positive[float] = 1e-3
+    halve_every: NotNegative[int] = 0
+    gradient_clip: NotNegative[float] = 0.0
+    patience: NotNegative[int] = 0
+    validation: NotNegative[int] = 10_000
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.data not in SHAPES:
             near = did_you_mean(self.data, SHAPES)
             raise UserError(f"there is no data set {self.data!r}: {near}")
-        self._require_positive("epochs", "batch_size", "learning_rate")
-        self._require_not_negative("halve_every", "gradient_clip", "patience", "validation")
         if self.patience and not self.validation:
             raise UserError("--patience watches the validation loss: give --validation as well.")
 
     def check_precision(self, name: str) -> None:
-        """See that the story can be trained in a number format.
-
-        Raises:
-            UserError: if not.
-        """
+        """Raise a `UserError` if the story cannot be trained in a number format."""
         if self.precisions is not None and name not in self.precisions:
             raise UserError(
                 f"{self.name} cannot be trained with --precision {name}: "
@@ -217,13 +202,13 @@ class Story(ABC):
     def build_guide(self, name: str, model: nn.Module) -> nn.Module:
         """Return the guide of that name (one of ``guides``), fitting the model's sites."""
 
-    @abstractmethod
     def build_loss(self) -> ELBO:
-        """Return the objective, a sum over the data plate in nats."""
+        """Return the objective, a sum over the data plate in nats: here the analytic bound."""
+        return TraceAnalytic_ELBO(max_plate_nesting=1)
 
-    @abstractmethod
     def build_batches(self, split: str, splits: Splits) -> BatchMaker:
-        """Return the maker of batches of the split of that name: train, validation or test."""
+        """Return the maker of batches of a split, by its name: here the data as they are."""
+        return Plain(getattr(splits, split))
 
     def build_plan(self, parts: Parts) -> Plan:
         """Return the plan of the training: here Adam on everything, at halved rates."""
@@ -235,12 +220,9 @@ class Story(ABC):
     def metrics(
         self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
     ) -> dict[str, float]:
-        """Return what `pyro-latents evaluate` reports of the test data, by name.
+        """Return what `pyro-latents evaluate` reports of trained parts, by name.
 
-        Args:
-            parts: The trained parts.
-            batches: The maker of the test batches.
-            sampling: How the marginal likelihood is estimated.
+        The batches are those of the test data; the marginal likelihood is estimated by sampling.
         """
         terms = bound_terms(parts.model, parts.guide, batches, seed=parts.seed)
         found = log_evidence_of_batches(
@@ -275,21 +257,16 @@ class Story(ABC):
     def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit | None:
         """Return what `pyro-latents check` hides of a data point, or None for nothing.
 
-        Here it is the right half of an image, where there is an `image_pair`.
-
-        Args:
-            parts: The trained parts.
-            points: Test points to check, the first ones.
-            seed: Of all that is random in the split itself.
+        Here it is the right half of an image, where there is an `image_pair`. Checked are the
+        first ``points`` test points; the seed is of all that is random in the split itself.
         """
         pair = self.image_pair(parts)
         if pair is None:
             return None
-        test = parts.splits.test.take(slice(points))
         return half_images(
             *pair,
             lambda examples: self.build_batches("test", replace(parts.splits, test=examples)),
-            test,
+            parts.splits.test.take(slice(points)),
             seed=seed,
         )
 
@@ -314,24 +291,3 @@ class Story(ABC):
                 f"the networks of {self.name} take images of {taken}; those of {self.data} have "
                 f"{side} x {side}."
             )
-
-    def _require_positive(self, *names: str) -> None:
-        self._require(lambda value: value > 0, "must be positive", names)
-
-    def _require_not_negative(self, *names: str) -> None:
-        self._require(lambda value: value >= 0, "must not be negative", names)
-
-    def _require(self, holds: Callable[[float], bool], what: str, names: tuple[str, ...]) -> None:
-        for name in names:
-            value = getattr(self, name)
-            # Written so that what is not a number fails.
-            if not holds(value):
-                raise UserError(f"--{name.replace('_', '-')} {what}; got {value}.")
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Run with torch's generator at a seed, and put its state back."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

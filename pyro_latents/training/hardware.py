@@ -40,15 +40,14 @@ def build_fabric(options: FitOptions, *, all_parameters: bool, folder: Path) -> 
         folder: Where TensorBoard's event files go.
 
     Raises:
-        UserError: if there are no such devices, or Lightning does not know a name.
+        UserError: if there are no such devices, Lightning does not know a name, or TensorBoard's
+            package is missing.
     """
     names = ("accelerator", "devices", "nodes", "precision")
     given = " ".join(f"--{name} {getattr(options, name)}" for name in names)
+    loggers: list[Any] = [_event_files(folder)] if options.tensorboard else []
     try:
         with quiet():
-            loggers: list[Any] = []
-            if options.tensorboard:
-                loggers.append(TensorBoardLogger(folder, "tensorboard", ""))
             fabric = Fabric(
                 accelerator=options.accelerator,
                 devices=options.devices,
@@ -69,6 +68,15 @@ def build_fabric(options: FitOptions, *, all_parameters: bool, folder: Path) -> 
             "them with torchrun or srun."
         )
     return fabric
+
+
+def _event_files(folder: Path) -> TensorBoardLogger:
+    try:
+        return TensorBoardLogger(folder, "tensorboard", "")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "--tensorboard needs a package that is not there: pip install tensorboard."
+        ) from error
 
 
 def is_first_rank(ranks: int) -> bool:

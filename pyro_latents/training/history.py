@@ -29,6 +29,7 @@ class Progress:
         counted: The number of these steps.
         best: The lowest validation loss.
         waited: Epochs since then.
+        kept: Whether the training ended there, and was not killed on its way.
     """
 
     step: int = 0
@@ -37,11 +38,12 @@ class Progress:
     counted: int = 0
     best: float | None = None
     waited: int = 0
+    kept: bool = False
     _began: float = field(default=0.0, repr=False)
 
     def begin_epoch(self, *, cut: bool) -> None:
         """Begin the sums of an epoch, or go on with those of one that was cut."""
-        self._began = time.perf_counter()
+        self.kept, self._began = False, time.perf_counter()
         if cut:
             self._began -= self.rows.pop()["seconds"] or 0.0
         else:

@@ -163,9 +163,10 @@ def _train(
     loop = Loop(fabric, parts, folder, **limits)
     if checkpoint is not None:
         loop.restore(read_checkpoint(checkpoint, fabric.device))
-    if not loop.is_done(options):
-        if fabric.is_global_zero:
-            begin()
+    done = loop.is_done(options)
+    if fabric.is_global_zero and not done:
+        begin()
+    if not done or not loop.progress.kept:
         loop.run(options)
     return fabric.broadcast(folder)
 
@@ -233,9 +234,8 @@ class Loop:
         finally:
             report.close()
         self._set_weights(None)
-        if self.plan.at_end is not None:
-            self.plan.at_end()
-        self._save(self.folder / CHECKPOINT)
+        self.progress.kept = True
+        self._keep(CHECKPOINT)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Take up the state of a checkpoint.
@@ -290,9 +290,9 @@ class Loop:
                 values = {name: value for name, value in row.items() if value is not None}
                 logger.log_metrics(values, progress.step)
         if self.patience and better:
-            self._save(self.folder / BEST)
+            self._keep(BEST)
         if progress.step - self._saved >= MIN_STEPS_BETWEEN_CHECKPOINTS:
-            self._save(self.folder / CHECKPOINT)
+            self._save(CHECKPOINT)
 
     def _has_stopped(self) -> bool:
         return 0 < self.patience <= self.progress.waited
@@ -457,10 +457,17 @@ class Loop:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
 
-    def _save(self, path: Path) -> None:
+    def _keep(self, name: str) -> None:
+        """Save parameters that are here to stay, with what is to be left beside them."""
+        if self.plan.before_keeping is not None:
+            self.plan.before_keeping()
+        self._save(name)
+
+    def _save(self, name: str) -> None:
         if self.fabric.is_global_zero:
-            write_checkpoint(path, {**self._state(), "progress": self.progress.as_dict()})
-        if path.name == CHECKPOINT:
+            content = {**self._state(), "progress": self.progress.as_dict()}
+            write_checkpoint(self.folder / name, content)
+        if name == CHECKPOINT:
             self._saved = self.progress.step
 
 

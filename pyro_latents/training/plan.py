@@ -84,7 +84,8 @@ class Plan:
             never.
         rates: The factor of an optimiser's first learning rate at a step, by its name.
         milestones: What is done before a step, by its number: to set what depends on the data.
-        at_end: Done before the last checkpoint is written: to leave what depends on the data.
+        before_keeping: Done before the best and the last parameters are saved: to leave what
+            depends on them and on the data.
         steps_use_all_parameters: Whether every step has a gradient for each parameter. Where
             not, ranks must look for those without one, lest they wait for it.
     """
@@ -96,7 +97,7 @@ class Plan:
     halve_every: int = 0
     rates: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
     milestones: Mapping[int, Callable[[], None]] = field(default_factory=dict)
-    at_end: Callable[[], None] | None = None
+    before_keeping: Callable[[], None] | None = None
     steps_use_all_parameters: bool = True
 
 

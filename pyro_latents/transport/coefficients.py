@@ -1,9 +1,9 @@
 r"""Coefficient inference: the path between two points along the transport operators."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_latents.errors import UserError
@@ -11,22 +11,20 @@ from pyro_latents.transport.exponential import check_operators
 from pyro_latents.transport.line import search_line
 from pyro_latents.transport.newton import minimise
 from pyro_latents.transport.nodes import best_by_pattern, exponentials, objectives_at, spread
-from pyro_latents.transport.planar import PlanarProblem
 from pyro_latents.transport.series import SeriesProblem
 
 Search = Literal["local", "wide", "global"]
 
 # Of the random starts, as in the procedure that the paper's runs used.
 _START_RANGE = 2.5
-# For one operator: norms of the generator that the shared nodes reach to, by what is searched for.
-_RADIUS = {"local": 15.0, "wide": 15.0, "global": 60.0}
+# For one operator: norms of the generator that the shared nodes reach to.
+_RADIUS = {"wide": 15.0, "global": 60.0}
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """How several operators are searched: nodes that all pairs share, then descents.
 
-    Args:
+    Attributes:
         nodes: Nodes that are looked at.
         radius: How far they reach.
         kept: Nodes from which to descend.
@@ -50,6 +48,15 @@ _SPACE = _Plan(4096, 9.0, 12, ((_ALL, 3, False), (4, 6, False), (1, 20, True)), 
 _LONGEST_START = 10.0
 
 
+class _Pairs(NamedTuple):
+    """What is solved, in float64: operators of norm one, starts, ends, and weights of each."""
+
+    psi: Tensor
+    start: Tensor
+    end: Tensor
+    weight: Tensor
+
+
 def infer_coefficients(
     psi: Tensor,
     start: Tensor,
@@ -66,12 +73,12 @@ def infer_coefficients(
 
     The objective is not convex. Random starts find local minima (the paper's procedure,
     `search="local"`). By default the objective is first looked up at nodes that all pairs share,
-    and the descent starts from the best of those as well. On a CPU a compiled loop descends pair
-    by pair, among torch's threads (its first call on a machine compiles, for a quarter of a
-    minute); on other devices all pairs descend together. The answer is found in float64, nothing
-    is differentiated, and a pair's answer does not depend on the other pairs, but for the rounding
-    that may decide between two of its starts: the starts, random ones included, are the same for
-    every pair. The answer is never worse than c = 0.
+    and the descent starts from the best of those as well. On a CPU, and in the plane, a compiled
+    loop descends pair by pair, among torch's threads (its first call on a machine compiles, for a
+    quarter of a minute); elsewhere all pairs descend together. The answer is found in float64,
+    nothing is differentiated, and a pair's answer does not depend on the other pairs, but for the
+    rounding that may decide between two of its starts: the starts, random ones included, are the
+    same for every pair. The answer is never worse than c = 0.
 
     Args:
         psi: The operators, of shape `num_operators z_dim z_dim`.
@@ -96,37 +103,21 @@ def infer_coefficients(
         Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
         appendix A, https://arxiv.org/abs/2006.10597
     """
-    weight = _check(psi, start, end, l1_weight, restarts, search)
-    dtype = _floating(start)
-    psi, start, end = (t.detach().to(torch.float64) for t in (psi, start, end))
+    pairs, norms, dtype = _prepared(psi, start, end, l1_weight)
+    _check_search(len(psi), restarts, search)
     if not len(start):
         return start.new_empty(0, len(psi), dtype=dtype), start.new_empty(0, dtype=dtype)
-    uniform = torch.rand(
-        restarts,
-        len(psi),
-        generator=generator,
-        dtype=torch.float64,
-        device=psi.device if generator is None else generator.device,
-    ).to(psi.device)
-    norms, unit = _normed(psi)
-    starts = (2 * uniform - 1) * _START_RANGE * norms
-    scaled_weight = weight[:, None] / norms
-    if len(psi) == 1:
-        radius = max(_RADIUS[search], float(starts.abs().amax()))
-        found, objective = search_line(
-            unit[0],
-            start,
-            end,
-            scaled_weight[:, 0],
-            radius=min(radius, _RADIUS["global"]),
-            descend_from=torch.cat([starts[:, 0], starts.new_zeros(1)])
-            if search == "local"
-            else None,
-        )
+    device = norms.device if generator is None else generator.device
+    shape = (restarts, len(psi))
+    uniform = torch.rand(shape, generator=generator, dtype=norms.dtype, device=device)
+    starts = (2 * uniform.to(norms.device) - 1) * _START_RANGE * norms
+    if len(psi) == 1 and search != "local":
+        unit, weight = pairs.psi[0], pairs.weight[:, 0]
+        found, objective = search_line(unit, pairs.start, pairs.end, weight, _RADIUS[search])
         found = found[:, None]
     else:
-        found, objective = _search_space(unit, start, end, scaled_weight, starts, search)
-    nothing = 0.5 * (end - start).square().sum(1)
+        found, objective = _search_space(pairs, starts, search)
+    nothing = 0.5 * (pairs.end - pairs.start).square().sum(1)
     better = objective < nothing
     coefficients = torch.where(better[:, None], found / norms, 0.0)
     return coefficients.to(dtype), torch.where(better, objective, nothing).to(dtype)
@@ -151,136 +142,89 @@ def descend(
     Raises:
         UserError: As `infer_coefficients`.
     """
-    weight = _check(psi, start, end, l1_weight, len(first), "local")
-    dtype = _floating(start)
-    psi, start, end, first = (t.detach().to(torch.float64) for t in (psi, start, end, first))
-    norms, unit = _normed(psi)
-    plan = _plan(psi)
-    count = len(first)
-    found, objective = _minimise(
-        (unit, start.T.repeat(1, count), end.T.repeat(1, count)),
-        (first * norms).flatten(0, 1).T.contiguous(),
-        (weight[:, None] / norms).T.repeat(1, count),
-        iterations=plan.stages[-1][1],
-        tolerance=plan.tolerance,
-    )
-    objective, best = objective.view(count, -1).min(0)
-    found = found.view(len(psi), count, -1).gather(1, best.expand(len(psi), 1, -1))[:, 0].T
+    pairs, norms, dtype = _prepared(psi, start, end, l1_weight)
+    plan = _plan(pairs)
+    c = (first.detach().to(norms) * norms).permute(2, 0, 1)
+    found, objective = _best(*_minimise(pairs, c, plan.stages[-1][1], plan.tolerance, exact=True))
     return (found / norms).to(dtype), objective.to(dtype)
 
 
-def _floating(points: Tensor) -> torch.dtype:
-    """The dtype of an answer: that of the points, unless these are integers."""
-    return points.dtype if points.is_floating_point() else torch.get_default_dtype()
+def _plan(pairs: _Pairs) -> _Plan:
+    return _PLANE if pairs.start.shape[1] == 2 else _SPACE
 
 
-def _normed(psi: Tensor) -> tuple[Tensor, Tensor]:
-    """The norms of operators, and operators of norm one."""
-    # An operator of norm zero moves nothing; a tiny norm in its place keeps the division finite.
-    norms = torch.linalg.matrix_norm(psi, 2).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
-    return norms, psi / norms[:, None, None]
-
-
-def _plan(psi: Tensor) -> _Plan:
-    return _PLANE if psi.shape[1] == 2 else _SPACE
-
-
-def _minimise(
-    paths: tuple[Tensor, Tensor, Tensor],
-    c: Tensor,
-    weight: Tensor,
-    *,
-    exact: bool = True,
-    **how: Any,
-) -> tuple[Tensor, Tensor]:
-    """Descend from `c`: on a CPU one problem after the other, elsewhere all together.
-
-    The paths are given by the operators, their starts and their ends.
-    """
-    psi, start, end = paths
-    if _one_by_one(c.device):
-        # Numba takes half a second to import.
-        from pyro_latents.transport.compiled_newton import minimise_each
-
-        return minimise_each(psi, start, end, c, weight, exact=exact, **how)
-    # Coarse descents are in single precision.
-    number = torch.float64 if exact else torch.float32
-    problem_class = PlanarProblem if len(start) == 2 else SeriesProblem
-    problem = problem_class(psi.to(number), start.to(number), end.to(number))
-    found, objective = minimise(problem, c.to(number), weight.to(number), exact=exact, **how)
-    return found.to(c), objective.to(c)
-
-
-def _one_by_one(device: torch.device) -> bool:
-    return device.type == "cpu"
-
-
-def _search_space(
-    psi: Tensor, start: Tensor, end: Tensor, weight: Tensor, starts: Tensor, search: Search
-) -> tuple[Tensor, Tensor]:
+def _search_space(pairs: _Pairs, starts: Tensor, search: Search) -> tuple[Tensor, Tensor]:
     """Descend from several starts a pair, dropping the worse ones on the way."""
-    num_operators, batch = len(psi), len(start)
-    plan = _plan(psi)
+    plan = _plan(pairs)
     # A start far out only overflows; the direction is what the restart is for.
     length = starts.abs().sum(1, keepdim=True)
     starts = starts * (_LONGEST_START / length.clamp_min(1.0)).clamp_max(1.0)
-    fixed = torch.cat([starts.new_zeros(1, num_operators), starts])
-    c = fixed.T[:, :, None].expand(-1, -1, batch)
+    fixed = F.pad(starts, (0, 0, 1, 0))
+    c = fixed.T[:, :, None].expand(-1, -1, len(pairs.start))
     if search != "local":
         # Only their order matters, and single precision keeps it.
-        coarse = [part.float() for part in (psi, start, end, weight)]
-        nodes = spread(num_operators, plan.nodes, plan.radius, coarse[0])
-        best = best_by_pattern(_objectives(nodes, *coarse), plan.kept)
+        coarse = _Pairs(*(part.float() for part in pairs))
+        nodes = spread(len(c), plan.nodes, plan.radius).to(coarse.psi)
+        best = best_by_pattern(_objectives(nodes, coarse), plan.kept)
         c = torch.cat([c, nodes.flatten(0, 1)[best].to(c).permute(2, 1, 0)], 1)
     objective = None
     for kept, iterations, exact in plan.stages:
-        kept = min(kept, c.shape[1])
         if objective is not None:
-            objective, best = objective.topk(kept, 0, largest=False)
-            c = c.gather(1, best.expand(num_operators, -1, -1))
-        sources, targets, weights = (part.T.repeat(1, kept) for part in (start, end, weight))
-        found, value = _minimise(
-            (psi, sources, targets),
-            c.reshape(num_operators, -1),
-            weights,
-            iterations=iterations,
-            tolerance=plan.tolerance,
-            exact=exact,
-        )
-        c, objective = found.view(num_operators, kept, batch), value.view(kept, batch)
+            _, best = objective.topk(min(kept, len(objective)), 0, largest=False)
+            c = c.gather(1, best.expand(len(c), -1, -1))
+        c, objective = _minimise(pairs, c, iterations, plan.tolerance, exact=exact)
     assert objective is not None
-    objective, best = objective.min(0)
-    return c.gather(1, best.expand(num_operators, 1, -1))[:, 0].T, objective
+    return _best(c, objective)
 
 
-def _objectives(nodes: Tensor, psi: Tensor, start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+def _objectives(nodes: Tensor, pairs: _Pairs) -> Tensor:
     """The objective of every pair at every node, of shape `batch patterns each`."""
     flat = nodes.flatten(0, 1)
-    objective = objectives_at(exponentials(psi, flat), start, end) + weight @ flat.abs().T
-    return objective.unflatten(1, nodes.shape[:2])
+    objective = objectives_at(exponentials(pairs.psi, flat), pairs.start, pairs.end)
+    return (objective + pairs.weight @ flat.abs().T).unflatten(1, nodes.shape[:2])
 
 
-def _check(
-    psi: Tensor,
-    start: Tensor,
-    end: Tensor,
-    l1_weight: float | Tensor,
-    restarts: int,
-    search: Search,
-) -> Tensor:
+def _minimise(
+    pairs: _Pairs, c: Tensor, iterations: int, tolerance: float, *, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """Descend from the starts `c`, `num_operators starts batch`: where to, and how deep."""
+    start, end, weight = (part.T.repeat(1, c.shape[1]) for part in pairs[1:])
+    paths, first = (pairs.psi, start, end), c.flatten(1)
+    if _one_by_one(c.device, len(start)):
+        # Numba takes half a second to import.
+        from pyro_latents.transport.compiled_newton import minimise_each
+
+        found, objective = minimise_each(*paths, first, weight, iterations, tolerance, exact)
+    else:
+        # Coarse descents are in single precision.
+        number = torch.float64 if exact else torch.float32
+        problem, first = SeriesProblem(*(part.to(number) for part in paths)), first.to(number)
+        found, objective = minimise(
+            problem, first, weight.to(number), iterations, tolerance, exact
+        )
+    return found.to(c).view(c.shape), objective.to(c).view(c.shape[1:])
+
+
+def _one_by_one(device: torch.device, z_dim: int) -> bool:
+    """Whether a compiled loop descends; in the plane, where it has a closed form, always."""
+    return device.type == "cpu" or z_dim == 2
+
+
+def _best(c: Tensor, objective: Tensor) -> tuple[Tensor, Tensor]:
+    """The best descent of each pair, `batch num_operators`, and its objective, `batch`."""
+    objective, best = objective.min(0)
+    return c.gather(1, best.expand(len(c), 1, -1))[:, 0].T, objective
+
+
+def _prepared(
+    psi: Tensor, start: Tensor, end: Tensor, l1_weight: float | Tensor
+) -> tuple[_Pairs, Tensor, torch.dtype]:
+    """What is solved, the norms that operators had, and the dtype of the answer; or an error."""
     check_operators(psi)
     if start.ndim != 2 or start.shape[1] != psi.shape[1] or end.shape != start.shape:
         raise UserError(
             f"infer_coefficients expects start and end of shape (batch, {psi.shape[1]}), as psi "
             f"has the shape {tuple(psi.shape)}; got {tuple(start.shape)} and {tuple(end.shape)}."
-        )
-    if restarts < 1:
-        raise UserError(f"restarts must be at least 1; got {restarts}.")
-    if search not in _RADIUS:
-        raise UserError(f"search must be one of {', '.join(_RADIUS)}; got {search!r}.")
-    if search == "global" and len(psi) > 1:
-        raise UserError(
-            f"search='global' needs a single operator; psi has {len(psi)}. Use search='wide'."
         )
     if not bool(torch.isfinite(psi).all()):
         rows = (~torch.isfinite(psi.flatten(1)).all(1)).nonzero()[:, 0].tolist()
@@ -297,4 +241,20 @@ def _check(
         )
     if not bool((weight >= 0).all()):
         raise UserError("l1_weight must be finite and not negative.")
-    return weight.expand(len(start))
+    dtype = start.dtype if start.is_floating_point() else torch.get_default_dtype()
+    psi, start, end = (part.detach().to(torch.float64) for part in (psi, start, end))
+    # An operator of norm zero moves nothing; a tiny norm in its place keeps the division finite.
+    norms = torch.linalg.matrix_norm(psi, 2).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
+    weight = weight.expand(len(start))[:, None] / norms
+    return _Pairs(psi / norms[:, None, None], start, end, weight), norms, dtype
+
+
+def _check_search(num_operators: int, restarts: int, search: Search) -> None:
+    if restarts < 1:
+        raise UserError(f"restarts must be at least 1; got {restarts}.")
+    if search not in get_args(Search):
+        raise UserError(f"search must be one of {', '.join(get_args(Search))}; got {search!r}.")
+    if search == "global" and num_operators > 1:
+        raise UserError(
+            f"search='global' needs a single operator; psi has {num_operators}. Use search='wide'."
+        )

@@ -24,29 +24,20 @@ def minimise_each(
     end: Tensor,
     c: Tensor,
     weight: Tensor,
-    *,
     iterations: int,
     tolerance: float,
     exact: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Minimise from the start `c`, as `newton.minimise` does, whose other arguments these are.
+    """Minimise on a CPU, from and to any device.
 
-    Args:
-        psi: The operators, of shape `num_operators z_dim z_dim`.
-        start: The points to be moved, of shape `z_dim batch`.
-        end: The points to be reached, of shape `z_dim batch`.
-        c: The starts, of shape `num_operators batch`.
-        weight: The L1 weights, of the same shape.
-        iterations: As there.
-        tolerance: As there.
-        exact: As there.
-
-    Returns:
-        The coefficients, and the objectives, of shape `batch`, infinite where not finite.
+    The first three arguments are those of a `SeriesProblem`, the others and what is returned
+    those of `newton.minimise`.
     """
-    rows = [part.T.to(torch.float64).contiguous().numpy() for part in (start, end, c, weight)]
-    found, objective = np.empty_like(rows[2]), np.empty(len(rows[2]))
-    operators = np.ascontiguousarray(psi.to(torch.float64).numpy())
+    operators, *rows, found = (
+        part.to("cpu", torch.float64).contiguous().numpy()
+        for part in (psi, start.T, end.T, weight.T, c.T)
+    )
+    found, objective = found.copy(), np.empty(len(found))
     threads = max(1, min(torch.get_num_threads(), len(found) // _WORTH_A_THREAD))
     cuts = [len(found) * k // threads for k in range(threads + 1)]
 
@@ -63,47 +54,42 @@ def minimise_each(
 
 
 @compiled
-def _minimise_rows(psi, start, end, first, weight, found, objective, iterations, tolerance, exact):
+def _minimise_rows(psi, start, end, weight, found, objective, iterations, tolerance, exact):
     for i in range(len(start)):
         objective[i] = _minimise_one(
-            psi, start[i], end[i], first[i], weight[i], found[i], iterations, tolerance, exact
+            psi, start[i], end[i], weight[i], found[i], iterations, tolerance, exact
         )
 
 
 @compiled
-def _minimise_one(psi, start, end, first, weight, c, iterations, tolerance, exact):
-    """Leave the coefficients in `c` and return the objective."""
+def _minimise_one(psi, start, end, weight, c, iterations, tolerance, exact):
+    """Leave the coefficients in the place of their start `c`, and return the objective."""
     size = len(psi)
-    gradient, new_gradient = np.empty(size), np.empty(size)
-    gauss_newton, new_gauss_newton = np.empty((size, size)), np.empty((size, size))
-    hessian, new_hessian = np.empty((size, size)), np.empty((size, size))
+    at = np.empty(size), np.empty((size, size)), np.empty((size, size))
+    new = np.empty(size), np.empty((size, size)), np.empty((size, size))
     step, new_c, matrix = np.empty(size), np.empty(size), np.empty((size, size))
     damping = floor = penalty = 0.0
     for m in range(size):
-        c[m] = first[m]
         penalty += weight[m] * abs(c[m])
         floor = max(floor, FLOOR * weight[m] + 1e-14)
-    objective = penalty + derivatives(psi, start, end, c, exact, gradient, gauss_newton, hessian)
+    objective = penalty + derivatives(psi, start, end, c, exact, at)
     if not math.isfinite(objective):
         return math.inf
     for m in range(size):
-        damping = max(damping, FIRST_DAMPING * gauss_newton[m, m])
+        damping = max(damping, FIRST_DAMPING * at[1][m, m])
     for _ in range(iterations):
-        damping = max(damping, floor)
-        damping = _step(c, gradient, gauss_newton, hessian, damping, weight, step, matrix)
+        damping = _step(c, at, max(damping, floor), weight, step, matrix)
         expected = length = penalty = 0.0
         for m in range(size):
             new_c[m] = 0.0 if step[m] == -c[m] else c[m] + step[m]
             length += abs(new_c[m])
             penalty += weight[m] * abs(new_c[m])
-            expected -= gradient[m] * step[m] + weight[m] * (abs(c[m] + step[m]) - abs(c[m]))
+            expected -= at[0][m] * step[m] + weight[m] * (abs(c[m] + step[m]) - abs(c[m]))
             for n in range(size):
                 expected -= 0.5 * matrix[m, n] * step[m] * step[n]
-        new = penalty + derivatives(
-            psi, start, end, new_c, exact, new_gradient, new_gauss_newton, new_hessian
-        )
+        new_objective = penalty + derivatives(psi, start, end, new_c, exact, new)
         inside = length < LARGEST_NORM
-        gain = objective - new
+        gain = objective - new_objective
         accept = gain > 0 and inside  # not if it is NaN
         converged = max(expected, gain if accept else 0.0) < tolerance * objective
         ratio = gain / max(abs(expected), 1e-300)
@@ -112,18 +98,15 @@ def _minimise_one(psi, start, end, first, weight, c, iterations, tolerance, exac
         elif not (accept and ratio > 0.25):
             damping *= 4
         if accept:
-            objective = new
-            for m in range(size):
-                c[m] = new_c[m]
-            gradient, new_gradient = new_gradient, gradient
-            gauss_newton, new_gauss_newton = new_gauss_newton, gauss_newton
-            hessian, new_hessian = new_hessian, hessian
+            objective = new_objective
+            c[:] = new_c
+            at, new = new, at
         if converged:
             # A zero coefficient whose slope beats the kink may be held back by the others in the
             # model; more damping sets it free.
             held_back = False
             for m in range(size):
-                held_back |= c[m] == 0 and abs(gradient[m]) > 1.001 * weight[m]
+                held_back |= c[m] == 0 and abs(at[0][m]) > 1.001 * weight[m]
             if not held_back:
                 break
         if damping > 1e12 or (not inside and damping > 1e3 * floor):
@@ -132,23 +115,23 @@ def _minimise_one(psi, start, end, first, weight, c, iterations, tolerance, exac
 
 
 @compiled
-def _step(c, gradient, gauss_newton, hessian, damping, weight, step, matrix):
+def _step(c, at, damping, weight, step, matrix):
     """Leave the step in `step` and its model in `matrix`; return the damping it was found with."""
-    length = _orthant_step(c, gradient, gauss_newton, hessian, damping, weight, step, matrix)
+    length = _orthant_step(c, at, damping, weight, step, matrix)
     if length > LONGEST_STEP:
         # In a null direction the step is inverse to the damping, so this shortens it to one while
         # the directions that the residual determines keep their Newton step.
         damping *= length / LONGEST_STEP
-        length = _orthant_step(c, gradient, gauss_newton, hessian, damping, weight, step, matrix)
+        length = _orthant_step(c, at, damping, weight, step, matrix)
         if length > 2 * LONGEST_STEP:
-            for m in range(len(step)):
-                step[m] *= 2 * LONGEST_STEP / length
+            step *= 2 * LONGEST_STEP / length
     return damping
 
 
 @compiled
-def _orthant_step(c, gradient, gauss_newton, hessian, damping, weight, step, matrix):
+def _orthant_step(c, at, damping, weight, step, matrix):
     """Leave the step within the orthant, and its model; return the step's length."""
+    gradient, gauss_newton, hessian = at
     size = len(c)
     sign, slope, fixed = np.empty(size), np.empty(size), np.zeros(size)
     free = np.empty(size, np.bool_)

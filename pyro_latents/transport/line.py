@@ -17,15 +17,11 @@ _CANDIDATES = 2
 
 
 def search_line(
-    psi: Tensor,
-    start: Tensor,
-    end: Tensor,
-    weight: Tensor,
-    *,
-    radius: float,
-    descend_from: Tensor | None = None,
+    psi: Tensor, start: Tensor, end: Tensor, weight: Tensor, radius: float
 ) -> tuple[Tensor, Tensor]:
     """Minimise over `|c| <= radius` for one operator of norm one.
+
+    The lowest minima of the whole grid are refined.
 
     Args:
         psi: The operator, of shape `z_dim z_dim`.
@@ -33,8 +29,6 @@ def search_line(
         end: The points to be reached, of the same shape.
         weight: The L1 weights, of shape `batch`.
         radius: How far the grid reaches.
-        descend_from: Starts, of shape `restarts`. If given, each start goes downhill to its own
-            local minimum; if not, the lowest minima of the whole grid are refined.
 
     Returns:
         The coefficients and the objectives, each of shape `batch`.
@@ -46,18 +40,8 @@ def search_line(
     wall = torch.full_like(objective[:, :1], torch.inf)
     right = torch.cat([objective[:, 1:], wall], 1)
     left = torch.cat([wall, objective[:, :-1]], 1)
-    if descend_from is None:
-        lowest = torch.where((objective <= right) & (objective <= left), objective, torch.inf)
-        nodes = lowest.topk(_CANDIDATES, 1, largest=False).indices
-    else:
-        downhill = (right < objective).long() * (right <= left) - (left < objective).long() * (
-            left < right
-        )
-        pointer = torch.arange(len(c), device=psi.device) + downhill
-        for _ in range(len(c).bit_length()):
-            pointer = pointer.gather(1, pointer)
-        first = (descend_from / _SPACING).round().long().clamp(-side, side) + side
-        nodes = pointer[:, first]
+    lowest = torch.where((objective <= right) & (objective <= left), objective, torch.inf)
+    nodes = lowest.topk(_CANDIDATES, 1, largest=False).indices
     rows = torch.arange(len(start), device=psi.device).repeat_interleave(nodes.shape[1])
     flat = nodes.reshape(-1)
     near = (matrices[flat] @ start[rows, :, None])[:, :, 0]

@@ -17,25 +17,10 @@ On a CPU `compiled_newton` does the same for one problem after the other.
 The operators are expected to have norm one, so that a unit of c is about a radian.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from pyro_latents.transport.derivatives import Derivatives
-
-
-class Problem(Protocol):
-    """Many residuals, the batch in the last dimension of every tensor."""
-
-    def derivatives(self, c: Tensor, *, exact: bool = True) -> Derivatives:
-        """Value and derivatives at `c`, of shape `num_operators batch`."""
-        ...
-
-    def take(self, index: Tensor) -> "Problem":
-        """The problems of the columns `index`."""
-        ...
-
+from pyro_latents.transport.series import Derivatives, SeriesProblem
 
 FIRST_DAMPING = 1e-2  # relative to the largest diagonal element of J^T J
 FLOOR = 0.3  # damping is at least this times lambda: a null direction then moves by 1/0.3
@@ -44,13 +29,12 @@ LARGEST_NORM = 250.0
 
 
 def minimise(
-    problem: Problem,
+    problem: SeriesProblem,
     c: Tensor,
     weight: Tensor,
-    *,
     iterations: int,
-    tolerance: float = 1e-6,
-    exact: bool = True,
+    tolerance: float,
+    exact: bool,
 ) -> tuple[Tensor, Tensor]:
     """Minimise from the start `c`; a problem whose start overflows stays where it is.
 
@@ -79,13 +63,8 @@ def minimise(
             if not len(keep):
                 return best_c, best
             rows, c, objective, weight = rows[keep], c[:, keep], objective[keep], weight[:, keep]
-            at, damping, floor, problem = (
-                at.take(keep),
-                damping[keep],
-                floor[keep],
-                problem.take(keep),
-            )
-            live = live[keep]
+            at, problem = at.take(keep), problem.take(keep)
+            damping, floor, live = damping[keep], floor[keep], live[keep]
         damping = torch.maximum(damping, floor)
         step, damping, expected = _step(c, at, damping, weight)
         new_c = torch.where(step == -c, torch.zeros_like(c), c + step)

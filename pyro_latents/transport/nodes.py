@@ -15,25 +15,17 @@ _MOST_SIGNS = 4  # operators whose signs make a pattern: sixteen patterns
 
 
 def objectives_at(matrices: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """`0.5 |end_b - T_g start_b|^2`, infinite where it overflows.
+    """`0.5 |end_b - T_g start_b|^2`, of shape `batch nodes`, infinite where it overflows.
 
     Args:
         matrices: The T, of shape `nodes z_dim z_dim`.
         start: The points to be moved, of shape `batch z_dim`.
         end: The points to be reached, of the same shape.
-
-    Returns:
-        The values, of shape `batch nodes`.
     """
     along = matrices.permute(1, 2, 0)
     gram = _product(along.transpose(0, 1), along)
-    pairs = torch.cat(
-        [
-            0.5 * (start[:, :, None] * start[:, None]).flatten(1),
-            -(end[:, :, None] * start[:, None]).flatten(1),
-        ],
-        1,
-    )
+    outer = [(left[:, :, None] * start[:, None]).flatten(1) for left in (start, end)]
+    pairs = torch.cat([0.5 * outer[0], -outer[1]], 1)
     value = pairs @ torch.cat([gram, along]).flatten(0, 1)
     value = value + 0.5 * end.square().sum(1, keepdim=True)
     return torch.where(torch.isfinite(value), value, torch.inf)
@@ -45,14 +37,8 @@ def exponentials(psi: Tensor, c: Tensor) -> Tensor:
     The nodes are the last dimension while the matrices are multiplied, so that each operation
     runs along them: for thousands of small matrices that takes a tenth of the time of
     ``torch.linalg.matrix_exp``. A Taylor polynomial of degree six is squared as often as the
-    largest needs.
-
-    Args:
-        psi: The operators, of shape `num_operators z_dim z_dim`.
-        c: The coefficients, of shape `nodes num_operators`.
-
-    Returns:
-        The matrices, of shape `nodes z_dim z_dim`.
+    largest needs. Operators `num_operators z_dim z_dim` and coefficients `nodes num_operators`
+    give `nodes z_dim z_dim`.
     """
     a = (psi.flatten(1).T @ c.T).unflatten(0, psi.shape[1:])
     norm = float(a.square().sum((0, 1)).amax().sqrt())
@@ -75,27 +61,14 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-def spread(num_operators: int, count: int, radius: float, like: Tensor) -> Tensor:
-    """The same coefficients for every call, spread over a ball.
-
-    They are sorted by the signs of the first four operators, equally many of each pattern. In
-    each pattern directions are uniform and distances evenly spaced, so that most nodes lie near
-    zero. The generator is this function's own: the global one is left alone.
-
-    Args:
-        num_operators: The number of coefficients.
-        count: How many nodes, a multiple of the number of patterns.
-        radius: How far they reach.
-        like: A tensor of the dtype and device wanted.
-
-    Returns:
-        The coefficients, of shape `patterns each num_operators`.
-    """
-    return _spread(num_operators, count, radius).to(like)
-
-
 @functools.lru_cache(maxsize=16)
-def _spread(num_operators: int, count: int, radius: float) -> Tensor:
+def spread(num_operators: int, count: int, radius: float) -> Tensor:
+    """`count` coefficients in a ball of that radius, the same for every call, not to be changed.
+
+    They are sorted by the signs of the first four operators, equally many of each pattern: the
+    shape is `patterns each num_operators`. In each pattern directions are uniform and distances
+    evenly spaced, so that most nodes lie near zero. The global generator is left alone.
+    """
     generator = torch.Generator().manual_seed(2020)
     signed = min(num_operators, _MOST_SIGNS)
     patterns = 2**signed
@@ -112,14 +85,9 @@ def _spread(num_operators: int, count: int, radius: float) -> Tensor:
 def best_by_pattern(objective: Tensor, kept: int) -> Tensor:
     """For each pair the lowest nodes, but as many from each pattern of signs.
 
-    The lowest nodes of all tend to lie in one valley, from which only one minimum is found.
-
-    Args:
-        objective: The objectives at the nodes, of shape `batch patterns each`.
-        kept: How many to return.
-
-    Returns:
-        Indices into `patterns * each`, of shape `batch kept`, or fewer where there are fewer.
+    The lowest nodes of all tend to lie in one valley, from which only one minimum is found. Of
+    objectives `batch patterns each` these are indices into `patterns * each`, of shape `batch
+    kept`, or fewer where there are fewer.
     """
     patterns, each = objective.shape[1:]
     lowest, rank = objective.topk(min(-(-kept // patterns), each), 2, largest=False)

@@ -57,16 +57,10 @@ class TransportOperators(nn.Module):
         return transport(self.psi, coefficients, points)
 
     def descend(self, start: Tensor, end: Tensor, l1_weight: float, first: Tensor) -> Tensor:
-        """Coefficients where descents from `first` end, the best of each pair.
+        """Coefficients `... num_operators` where descents end, the best of each pair.
 
-        Args:
-            start: Where paths begin, of shape `... z_dim`.
-            end: Where they end, of the same shape.
-            l1_weight: The weight of the L1 term.
-            first: Where descents begin, of shape `starts ... num_operators`.
-
-        Returns:
-            The coefficients, of shape `... num_operators`.
+        The descents, for paths from `start` to `end` of shape `... z_dim`, begin at `first`, of
+        shape `starts ... num_operators`.
         """
         c, _ = descend(
             self.psi, start.flatten(0, -2), end.flatten(0, -2), l1_weight, first.flatten(1, -2)

@@ -16,13 +16,15 @@ With :math:`V_k = A^k x_0`, :math:`J_{m,k} = \partial V_k / \partial c_m` and
 The batch is the last dimension of every tensor, so that each operation runs along it.
 """
 
+from __future__ import annotations
+
 import functools
+import itertools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from pyro_latents.transport.derivatives import Derivatives
 
 # One series serves a norm of up to 7: beyond it the terms grow so large before they fall that
 # cancellation would cost more than six of the sixteen digits, and A is split into equal parts.
@@ -34,6 +36,31 @@ HOPELESS_NORM = 120.0
 # Below this many columns the number of operations, and not their size, sets the time.
 _WORTH_GROUPING = 48
 _WORTH_ACCUMULATING = 768
+
+
+class Derivatives(NamedTuple):
+    """Half squared residuals and their derivatives, the batch in the last dimension.
+
+    Attributes:
+        value: `0.5 * |residual|^2`, of shape `batch`.
+        gradient: Of shape `num_operators batch`.
+        gauss_newton: `J^T J`, of shape `num_operators num_operators batch`.
+        hessian: Of the same shape; the Gauss-Newton matrix itself where it is not exact.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    gauss_newton: Tensor
+    hessian: Tensor
+
+    def take(self, index: Tensor) -> Derivatives:
+        """The columns `index`."""
+        return Derivatives(*(part[..., index] for part in self))
+
+    def where(self, chosen: Tensor, other: Derivatives) -> Derivatives:
+        """These columns where `chosen`, those of `other` elsewhere."""
+        pairs = zip(self, other, strict=True)
+        return Derivatives(*(torch.where(chosen, mine, theirs) for mine, theirs in pairs))
 
 
 class SeriesProblem:
@@ -51,7 +78,7 @@ class SeriesProblem:
         self._forward = psi.reshape(num_operators * z_dim, z_dim)
         self._backward = psi.mT.reshape(num_operators * z_dim, z_dim)
 
-    def take(self, index: Tensor) -> "SeriesProblem":
+    def take(self, index: Tensor) -> SeriesProblem:
         """The problems of the columns `index`."""
         return SeriesProblem(self.psi, self.start[:, index], self.end[:, index])
 
@@ -72,7 +99,8 @@ class SeriesProblem:
             self._block(a[:, :, i], self.start[:, i], self.end[:, i], bound, exact)
             for i, bound in groups
         ]
-        return Derivatives.join(parts, torch.cat([i for i, _ in groups if i is not None]))
+        back = torch.cat([i for i, _ in groups]).argsort()
+        return Derivatives(*(torch.cat(each, -1)[..., back] for each in zip(*parts, strict=True)))
 
     def _block(
         self, a: Tensor, start: Tensor, end: Tensor, norm: float, exact: bool
@@ -135,23 +163,20 @@ def _growth(a: Tensor) -> Tensor:
     return torch.minimum(fourth.sum(0).amax(0), fourth.sum(1).amax(0)) ** 0.25
 
 
-def _group(norm: Tensor) -> list[tuple[Tensor | None, float]]:
+def _group(norm: Tensor) -> list[tuple[Tensor, float]]:
     """Columns of similar norm, so that a few large ones do not lengthen the series of all."""
     norm = norm.nan_to_num(HOPELESS_NORM).clamp_max(HOPELESS_NORM)
     largest = float(norm.amax()) if norm.numel() else 0.0
     if norm.numel() < _WORTH_GROUPING or largest <= _SMALL_NORM:
-        return [(None, largest)]
+        return [(torch.arange(norm.numel(), device=norm.device), largest)]
     edges = [-1.0, _SMALL_NORM, LARGEST_NORM]
     while edges[-1] < largest:
         edges.append(2 * edges[-1])
-    groups: list[tuple[Tensor | None, float]] = []
-    for low, high in zip(edges, edges[1:], strict=False):
-        index = ((norm > low) & (norm <= high)).nonzero()[:, 0]
-        if len(index) == norm.numel():
-            return [(None, min(high, largest))]
-        if len(index):
-            groups.append((index, min(high, largest)))
-    return groups
+    groups = [
+        (((norm > low) & (norm <= high)).nonzero()[:, 0], min(high, largest))
+        for low, high in itertools.pairwise(edges)
+    ]
+    return [group for group in groups if len(group[0])]
 
 
 def _order(norm: float, tolerance: float) -> int:

@@ -20,13 +20,10 @@ class AffineWarp(Warp):
         num_parameters: How many numbers describe one warp.
     """
 
-    _unit: Tensor
-
     def __init__(self, image_size: tuple[int, int], *, num_parameters: int) -> None:
         positions = pixel_grid(image_size)
         functions = torch.cat([positions, torch.ones(len(positions), 1)], dim=-1).T
         super().__init__(image_size, functions, num_parameters=num_parameters)
-        self.register_buffer("_unit", torch.eye(2, 3), persistent=False)
 
     def coefficients(self, parameters: Tensor) -> Tensor:
         """Return those of x, y and 1: the matrix less the identity, transposed."""
@@ -51,9 +48,6 @@ class Affine6(AffineWarp):
 
     .. math:: M = \begin{pmatrix} 1 + u_1 & u_2 & u_3 \\ u_4 & 1 + u_5 & u_6 \end{pmatrix}
 
-    Args:
-        image_size: Height and width of the images.
-
     Example:
         >>> warp, image = Affine6((28, 28)), torch.rand(5, 1, 28, 28)
         >>> torch.equal(warp(image, warp.identity), image)
@@ -77,9 +71,6 @@ class Affine5(AffineWarp):
               \qquad u = (\psi, \log S_x, \log S_y, T_x, T_y)
 
     As printed there: a scale acts on a *row*, after the rotation, and on the translation too.
-
-    Args:
-        image_size: Height and width of the images.
     """
 
     def __init__(self, image_size: tuple[int, int]) -> None:

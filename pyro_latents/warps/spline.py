@@ -30,7 +30,6 @@ class ThinPlateSpline(Warp):
     control: Tensor
     _solution: Tensor
     _affine_fit: Tensor
-    _unit: Tensor
 
     def __init__(self, image_size: tuple[int, int], num_control: int = 3) -> None:
         if num_control < 2:
@@ -48,7 +47,6 @@ class ThinPlateSpline(Warp):
         self.register_buffer("_solution", solution.to(dtype), persistent=False)
         fit = torch.linalg.pinv(system[:n, n:])  # least squares: rows of 1, x, y
         self.register_buffer("_affine_fit", fit[[1, 2, 0]].to(dtype), persistent=False)
-        self.register_buffer("_unit", torch.eye(2, 3), persistent=False)
 
     def coefficients(self, parameters: Tensor) -> Tensor:
         """Return the displacements of the control points, of shape `*leading s^2 2`."""
@@ -60,9 +58,6 @@ class ThinPlateSpline(Warp):
         A spline's inverse is no spline: this one is exact at the control points, where
         ``e = -d(q + e)`` is iterated, and close to it between them. Folded grids have no inverse;
         theirs is some finite spline.
-
-        Args:
-            parameters: Of shape `*leading 2*s^2`.
         """
         backward = torch.zeros_like(self.coefficients(parameters))
         for _ in range(INVERSE_STEPS):

@@ -35,9 +35,6 @@ class Warp(nn.Module):
             `num_functions height*width`, in float64.
         num_parameters: How many numbers describe one warp.
 
-    Raises:
-        ValueError: if the image has fewer than two rows or columns.
-
     Implementing a warp:
         - ``coefficients``: finite for finite parameters, zero at zero parameters;
         - ``inverse``: the parameters of a warp (``undoing``) that undoes this one;
@@ -46,6 +43,7 @@ class Warp(nn.Module):
 
     _grid: Tensor
     _basis: Tensor
+    _unit: Tensor
     identity: Tensor
 
     def __init__(
@@ -67,17 +65,13 @@ class Warp(nn.Module):
         dtype = torch.get_default_dtype()
         self.register_buffer("_grid", grid.to(dtype), persistent=False)
         self.register_buffer("_basis", basis.to(dtype), persistent=False)
+        self.register_buffer("_unit", torch.eye(2, 3), persistent=False)
         self.register_buffer("identity", torch.zeros(num_parameters), persistent=False)
 
     def forward(self, image: Tensor, parameters: Tensor) -> Tensor:
-        """Warp images; leading dimensions broadcast.
+        """Warp images `*leading channels height width` by parameters `*leading num_parameters`.
 
-        Args:
-            image: Of shape `*leading channels height width`.
-            parameters: Of shape `*leading num_parameters`.
-
-        Returns:
-            The warped images, of shape `*leading channels height width`.
+        Leading dimensions broadcast.
 
         Raises:
             ValueError: if the images or the parameters are not of this warp's sizes.
@@ -142,9 +136,6 @@ class Warp(nn.Module):
 
 def pixel_grid(size: tuple[int, int]) -> Tensor:
     """Return the normalised (x, y) of an evenly spaced grid, row by row: `height*width 2`.
-
-    Args:
-        size: Rows and columns, at least two of each.
 
     Raises:
         ValueError: if there are fewer than two rows or columns.

@@ -79,7 +79,7 @@ def test_every_story_of_images_has_the_statistic(name):
 
     options = {"num_anchors": 2} if name == "vaells" else {}
     recipe = zoo.recipe(f"{name}-digits", limit_train=200, validation=30, **options)
-    statistic = equivariance_residual(*recipe.story.image_pair(recipe.parts))
+    statistic = equivariance_residual(*recipe.story.image_pair(recipe))
     x = recipe.splits.test.x[:3]
     found = statistic(x)
     assert found.shape == (3,)

@@ -15,7 +15,7 @@ from pyro_latents.data.examples import Examples
 from pyro_latents.distributions.likelihoods import Normal
 from pyro_latents.models.vaells import VAELLS
 from pyro_latents.programs import evaluation_mode, local_parameters
-from pyro_latents.stories.vaells.ends import EndsOfPaths
+from pyro_latents.stories.vaells.metrics import EndsOfPaths
 from pyro_latents.transport import TransportOperators
 
 LEVEL = 0.001
@@ -47,7 +47,7 @@ def values(trace, names):
 def test_the_last_view_is_not_seen(options, site, sites):
     recipe = zoo.recipe("triplet-tvae-digits", **TRIPLETS, **options)
     with local_parameters(recipe.model, recipe.guide), evaluation_mode(recipe.model, recipe.guide):
-        split = recipe.story.honest_split(recipe.parts, points=3, seed=0)
+        split = recipe.story.honest_split(recipe, points=3, seed=0)
         split.guide.steps = 3
         assert split.site == site
         x, *views = first_batch(split.batches, 3)
@@ -63,7 +63,7 @@ def test_the_last_view_is_not_seen(options, site, sites):
 def test_replicates_are_of_the_hidden_view():
     recipe = zoo.recipe("triplet-tvae-digits", **TRIPLETS)
     with local_parameters(recipe.model, recipe.guide), evaluation_mode(recipe.model, recipe.guide):
-        split = recipe.story.honest_split(recipe.parts, points=4, seed=0)
+        split = recipe.story.honest_split(recipe, points=4, seed=0)
         split.guide.steps = 2
         ink = {"ink": IMAGE_STATISTICS["ink"]}
         found = replicates(
@@ -78,7 +78,7 @@ def test_replicates_are_of_the_hidden_view():
 
 def test_without_noise_in_the_transition_nothing_is_hidden():
     recipe = zoo.recipe("triplet-tvae-digits", transition_scale=0.0, **TRIPLETS)
-    assert recipe.story.honest_split(recipe.parts, points=4, seed=0) is None
+    assert recipe.story.honest_split(recipe, points=4, seed=0) is None
 
 
 @pytest.mark.parametrize("name", ["equivae-digits", "equivae-semi-digits"])
@@ -86,7 +86,7 @@ def test_a_member_is_drawn_from_its_set_alone(name):
     recipe = zoo.recipe(name, width=2, m_max=2)
     test = recipe.splits.test.take(slice(4))
     with local_parameters(recipe.model, recipe.guide), evaluation_mode(recipe.model, recipe.guide):
-        split = recipe.story.honest_split(recipe.parts, points=4, seed=0)
+        split = recipe.story.honest_split(recipe, points=4, seed=0)
         x, y, sets = first_batch(split.batches, 4)
         assert sets.shape == (4, 2, 1, 28, 28)
         torch.testing.assert_close(y, test.y)
@@ -102,15 +102,15 @@ def test_a_member_is_drawn_from_its_set_alone(name):
 @pytest.mark.parametrize("name", ["vae-digits", "pose-tvae-digits", "pose-dtvae-digits"])
 def test_single_images_are_halved(name):
     recipe = zoo.recipe(name)
-    split = recipe.story.honest_split(recipe.parts, points=2, seed=0)
+    split = recipe.story.honest_split(recipe, points=2, seed=0)
     assert split.check == "right half given left"
     assert split.part is right_half
 
 
 def test_vectors_have_no_halves():
     recipe = zoo.recipe("vae-swiss-roll")
-    assert recipe.story.honest_split(recipe.parts, points=4, seed=0) is None
-    assert recipe.story.image_pair(recipe.parts) is None
+    assert recipe.story.honest_split(recipe, points=4, seed=0) is None
+    assert recipe.story.image_pair(recipe) is None
 
 
 def test_statistics_of_whole_images_are_not_those_of_a_part():

@@ -2,7 +2,6 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from pyro_latents.evaluation import knn
 from pyro_latents.evaluation.knn import knn_accuracy
 
 
@@ -12,9 +11,7 @@ def clusters(size):
 
 
 @pytest.mark.parametrize("neighbours", [1, 2])
-@pytest.mark.parametrize("chunk", [200 * 7, 10**8])
-def test_it_is_scikit_learns_where_no_vote_is_tied(neighbours, chunk, monkeypatch):
-    monkeypatch.setattr(knn, "CHUNK", chunk)
+def test_it_is_scikit_learns_where_no_vote_is_tied(neighbours):
     (x, y), (test, labels) = clusters(200), clusters(50)
     found = knn_accuracy(x, y, test, labels, neighbours=neighbours)
     # With two neighbours every tie is one against one, which distances decide as well.
@@ -43,5 +40,5 @@ def test_fewer_codes_than_neighbours_all_vote():
 
 def test_rejects_nothing_to_learn_from():
     empty = torch.zeros(0, 2)
-    with pytest.raises(ValueError, match="got 0, 1 and 5"):
+    with pytest.raises(ValueError, match="n_neighbors.* Got 0"):
         knn_accuracy(empty, torch.zeros(0).long(), torch.zeros(1, 2), torch.zeros(1).long())

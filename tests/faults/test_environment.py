@@ -175,7 +175,7 @@ def test_surroundings_that_do_not_fit(variables, options, words, refused, monkey
 def test_event_files_need_their_package(refused, monkeypatch):
     for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
         monkeypatch.setattr(tensorboard_of_lightning, name, False)
-    refused(f"{TRAIN} --out run --tensorboard", "tensorboard")
+    refused(f"{TRAIN} --out run --tensorboard", "pip install tensorboard.")
 
 
 def test_a_terminal_without_the_letters_of_a_name():

@@ -249,7 +249,7 @@ def test_two_trainings_at_once_are_refused(tmp_path):
         thread.start()
         thread.join()
 
-    first.parts.plan = replace(first.parts.plan, at_end=at_the_end)
+    first.plan = replace(first.plan, before_keeping=at_the_end)
     together = first.train(tmp_path / "first", steps=9, **QUIET)
     assert told
     assert not (tmp_path / "second").exists()
@@ -283,7 +283,7 @@ def test_double_precision(name):
     recipe = zoo.recipe(name, limit_train=300, validation=0)
     recipe.model.double()
     recipe.guide.double()
-    x, *rest = recipe.parts.first_batch("train", size=50)
+    x, *rest = recipe.first_batch("train", size=50)
     batch = [a.double() if a.is_floating_point() else a for a in (x, *rest)]
     loss = recipe.loss.differentiable_loss(recipe.model, recipe.guide, *batch)
     assert loss.dtype == torch.float64

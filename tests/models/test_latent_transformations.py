@@ -83,4 +83,3 @@ def test_long_generators_are_shortened_and_still_inverted():
     assert torch.isfinite(moved).all()
     back = transformation(moved, transformation.inverse(T))
     torch.testing.assert_close(back, z)
-

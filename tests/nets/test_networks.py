@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
-from pyro_latents.nets.conv import over_leading
+from pyro_latents.nets.conv import ConvDecoder, ConvEncoder, over_leading
 from pyro_latents.nets.mlp import MLP, DenseDecoder, DenseEncoder
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_latents.reproduce import connor, connor_images
-from pyro_latents.reproduce.connor_pictures import bars, orbit
+from pyro_latents.reproduce.connor import bars, orbit
 from pyro_latents.reproduce.experiment import Budget
 from pyro_latents.reproduce.tables import experiments, reproduce
 

@@ -6,7 +6,7 @@ import torch
 
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
-from pyro_latents.reproduce import giannone_figures, giannone_transfer
+from pyro_latents.reproduce import giannone, giannone_transfer
 from pyro_latents.reproduce.experiment import Context
 from pyro_latents.reproduce.giannone import BUDGETS, job_of
 from pyro_latents.reproduce.giannone_transfer import Probe, on_frame
@@ -42,7 +42,7 @@ def test_each_writes_its_numbers_and_pictures(name, tmp_path):
 def test_the_table_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
     probe = Probe(50.0, 80.0, 1.0, "made up")
     monkeypatch.setattr(Context, "apply", lambda self, _, jobs: [probe] * len(jobs))
-    monkeypatch.setattr(giannone_transfer, "settings_of", lambda *_: {})
+    monkeypatch.setattr(giannone_transfer, "settings_of", lambda *_, **own: own)
     result = giannone_transfer.table1.run(context(tmp_path, data=None))
     assert len(result.rows) == 6
     assert result.rows[-1][:6] == ["TVAE", 100, 90.6, 50.0, 98.1, 80.0]
@@ -84,28 +84,28 @@ def test_the_middle_of_larger_images_is_kept():
 
 
 def test_a_vae_transforms_by_half_the_difference_of_the_views(tmp_path):
-    parts = job_of(context(tmp_path), "VAE", "digits", 4).build().parts
+    parts = job_of(context(tmp_path), "VAE", "digits", 4).build()
     x = parts.splits.test.x[:3]
     x1, x2, others = x, x.flip(-1), x.flip(-2)
-    upright, moved, back = giannone_figures.transferred(parts, x1, x2, others)
+    upright, moved, back = giannone.transferred(parts, x1, x2, others)
     z1, z2, z = (image_codes(parts.guide, part) for part in (x1, x2, others))
-    torch.testing.assert_close(upright, giannone_figures.decoded(parts.model, z))
-    torch.testing.assert_close(moved, giannone_figures.decoded(parts.model, z + (z1 - z2) / 2))
-    torch.testing.assert_close(back, giannone_figures.decoded(parts.model, z - (z1 - z2) / 2))
+    torch.testing.assert_close(upright, giannone.decoded(parts.model, z))
+    torch.testing.assert_close(moved, giannone.decoded(parts.model, z + (z1 - z2) / 2))
+    torch.testing.assert_close(back, giannone.decoded(parts.model, z - (z1 - z2) / 2))
 
 
 def test_a_transformation_moves_there_and_its_inverse_back(tmp_path):
-    parts = job_of(context(tmp_path), "TVAE", "digits", 4).build().parts
+    parts = job_of(context(tmp_path), "TVAE", "digits", 4).build()
     x = parts.splits.test.x[:3]
-    upright, moved, back = giannone_figures.transferred(parts, x, x.flip(-1), x)
+    upright, moved, back = giannone.transferred(parts, x, x.flip(-1), x)
     z1, z2 = (image_codes(parts.guide, part) for part in (x, x.flip(-1)))
     T = parts.guide.transformation_posterior(z1, z2).mean.detach()
-    torch.testing.assert_close(moved, giannone_figures.decoded(parts.model, z1 + T))
-    torch.testing.assert_close(back, giannone_figures.decoded(parts.model, z1 - T))
+    torch.testing.assert_close(moved, giannone.decoded(parts.model, z1 + T))
+    torch.testing.assert_close(back, giannone.decoded(parts.model, z1 - T))
 
 
 def test_correlation_and_slope():
     angle = torch.tensor([-2.0, -1.0, 1.0, 2.0])
-    assert giannone_figures.correlation(angle, -3 * angle) == pytest.approx(-1)
-    assert giannone_figures.slope(angle, -3 * angle) == pytest.approx(-3)
-    assert giannone_figures.correlation(angle, torch.ones(4)) == 0
+    assert giannone.correlation(angle, -3 * angle) == pytest.approx(-1)
+    assert giannone.slope(angle, -3 * angle) == pytest.approx(-3)
+    assert giannone.correlation(angle, torch.ones(4)) == 0

@@ -8,7 +8,7 @@ from pyro_latents.reproduce import vive
 from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
 from pyro_latents.reproduce.vive import BUDGETS, KINDS, job_of
-from pyro_latents.stories.pose_tvae.linear_svm import SVMScores
+from pyro_latents.stories.pose_tvae.metrics import SVMScores
 
 FIGURES = [f"vive-figure{number}" for number in (5, 6, 8, 9, 10, 11)]
 OWN = {"dimensions": (20,)}

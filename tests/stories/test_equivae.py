@@ -8,9 +8,11 @@ from pyro_latents.data.batches import Batches
 from pyro_latents.data.sources import load
 from pyro_latents.errors import UserError
 from pyro_latents.stories.equivae.batches import Complementary
-from pyro_latents.stories.equivae.classifiers import distance_error
+from pyro_latents.stories.equivae.metrics import distance_error
 from pyro_latents.stories.equivae.objective import SupervisedBound
 from pyro_latents.stories.equivae.recipes import RECIPES, EquiVAEStory
+from pyro_latents.training import loop
+from pyro_latents.training.checkpoint import read_checkpoint
 
 SUPERVISED = ["equivae-digits", "equivae-mnist", "equivae-svhn"]
 SMALL = {"width": 4, "r_dim": 4, "v_dim": 3, "batch_size": 50}
@@ -62,19 +64,42 @@ def test_training_leaves_the_class_means_behind():
     recipe = zoo.recipe("equivae-digits", limit_train=200, **SMALL)
     assert isinstance(recipe.loss, SupervisedBound)
     assert not recipe.model.class_means.any()
-    recipe.parts.plan.at_end()
+    recipe.plan.before_keeping()
     train = recipe.splits.train
     codes = recipe.model.embed(train.x)
     expected = torch.stack([codes[train.y == label].mean(0) for label in range(10)])
     torch.testing.assert_close(recipe.model.class_means, expected)
 
 
+def test_best_and_last_parameters_have_class_means_also_after_a_kill(tmp_path, monkeypatch):
+    def train(name, **options):
+        recipe = zoo.recipe("equivae-digits", limit_train=200, validation=100, **SMALL, **patience)
+        recipe.train(tmp_path / name, epochs=1, progress=False, accelerator="cpu", **options)
+
+    def killed(self, name):
+        raise KeyboardInterrupt
+
+    patience = {"patience": 9}
+    train("best")
+    patience = {}
+    # The checkpoint of the epoch's end is there, and not yet what is kept.
+    monkeypatch.setattr(loop, "MIN_STEPS_BETWEEN_CHECKPOINTS", 1)
+    with monkeypatch.context() as at_the_end:
+        at_the_end.setattr(loop.Loop, "_keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train("killed")
+    train("killed", resume=True)
+    for path in ("best/best.ckpt", "best/checkpoint.ckpt", "killed/checkpoint.ckpt"):
+        parameters = read_checkpoint(tmp_path / path)["parameters"]
+        assert parameters["model.invariant.class_means"].any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_class_means_of_other_number_formats(dtype):
     recipe = zoo.recipe("equivae-digits", limit_train=200, **SMALL)
-    recipe.parts.to("cpu")
+    recipe.to("cpu")
     recipe.model.to(dtype)
-    recipe.parts.plan.at_end()
+    recipe.plan.before_keeping()
     assert recipe.model.class_means.dtype == dtype
     assert recipe.model.class_means.isfinite().all()
 

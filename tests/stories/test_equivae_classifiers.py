@@ -2,22 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_latents.stories.equivae.classifiers import (
+from pyro_latents.stories.equivae.metrics import (
     distance_error,
-    distance_probabilities,
     fit_classifier,
     network_error,
     predictions,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def test_the_rule_by_distances_is_a_softmax_of_squared_distances():
-    means = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
-    found = distance_probabilities(torch.tensor([[0.5, 7.0], [1.0, -3.0]]), means)
-    expected = torch.sigmoid(torch.tensor(2.25 - 0.25))
-    torch.testing.assert_close(found[:, 0], torch.stack([expected, torch.tensor(0.5)]))
 
 
 def test_the_error_counts_points_nearer_to_another_class():

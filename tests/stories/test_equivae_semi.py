@@ -78,8 +78,8 @@ def test_the_schedule(epochs, weight, gradient):
         label_ramp=2,
         **SMALL,
     )
-    plan, loss = recipe.parts.plan, recipe.loss
-    steps = len(recipe.parts.loader("train"))
+    plan, loss = recipe.plan, recipe.loss
+    steps = len(recipe.loader("train"))
     assert steps == 5
     assert plan.phase_of(int(epochs * steps)) == ("both" if weight else "labelled")
     for weighed in plan.weights:
@@ -92,7 +92,7 @@ def test_without_a_schedule_both_kinds_count_from_the_start():
     recipe = zoo.recipe(
         "equivae-semi-digits", warm_up=0, ramp=0, label_delay=0, label_ramp=0, **SMALL
     )
-    plan = recipe.parts.plan
+    plan = recipe.plan
     assert plan.phase_of(0) == "both"
     assert [weighed.at(0.0) for weighed in plan.weights] == [1, 1]
 
@@ -101,7 +101,7 @@ def test_without_a_schedule_both_kinds_count_from_the_start():
 @pytest.mark.parametrize("phase", ["labelled", "both"])
 def test_every_parameter_has_a_gradient_in_every_phase(phase, label_posterior):
     recipe = zoo.recipe("equivae-semi-digits", label_posterior=label_posterior, **SMALL)
-    plan, batch = recipe.parts.plan, recipe.parts.loader("train").batch(0)
+    plan, batch = recipe.plan, recipe.loader("train").batch(0)
     recipe.loss.label_gradient.zero_()
     loss = plan.phases[phase].loss or recipe.loss
     with local_parameters(recipe.model, recipe.guide):
@@ -113,7 +113,7 @@ def test_every_parameter_has_a_gradient_in_every_phase(phase, label_posterior):
 
 def test_without_the_label_term_a_warm_up_leaves_the_classifier_out():
     recipe = zoo.recipe("equivae-semi-digits", label_weight=0.0, **SMALL)
-    assert not recipe.parts.plan.steps_use_all_parameters
+    assert not recipe.plan.steps_use_all_parameters
 
 
 FORMATS = {
@@ -130,7 +130,7 @@ FORMATS = {
 def test_steps_in_every_number_format(phase, label_posterior, dtype, default, mixed):
     small = {**SMALL, "batch_size": 20, "dropout": 0.0, "label_dropout": 0.0}
     recipe = zoo.recipe("equivae-semi-digits", label_posterior=label_posterior, **small)
-    batch, plan = recipe.parts.loader("train").batch(0), recipe.parts.plan
+    batch, plan = recipe.loader("train").batch(0), recipe.plan
     bound = plan.phases[phase].loss or recipe.loss
     programs = recipe.model, recipe.guide
 

@@ -75,7 +75,7 @@ def reads_of_a_step(parts, phase, monkeypatch):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_reads_nothing_back(name, monkeypatch):
-    parts = zoo.recipe(name).parts
+    parts = zoo.recipe(name)
     for phase in [Phase(()), *parts.plan.phases.values()]:
         found = reads_of_a_step(parts, phase, monkeypatch)
         assert not found

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_latents.data.affine import rotate
-from pyro_latents.stories.pose_tvae.equivariance import circular_correlation, equivariance
+from pyro_latents.stories.pose_tvae.metrics import circular_correlation, equivariance
 
 TURNS = torch.arange(36) * (2 * math.pi / 36)
 

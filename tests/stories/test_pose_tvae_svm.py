@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pyro_latents.stories.pose_tvae.linear_svm import svm_scores
+from pyro_latents.stories.pose_tvae.metrics import svm_scores
 
 
 def classes(n: int, dim: int, distance: float) -> tuple[torch.Tensor, torch.Tensor]:

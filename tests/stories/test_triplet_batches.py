@@ -7,21 +7,22 @@ from pyro_latents.data.affine import move
 from pyro_latents.data.batches import Batches
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
+from pyro_latents.stories.triplet_tvae import batches as triplet_batches
 from pyro_latents.stories.triplet_tvae.batches import (
     AffineRanges,
     Augmented,
-    Pixelation,
-    SeveralViews,
+    Pixelations,
     Triplets,
     composed,
     inverse,
+    pixelated,
     views,
 )
 
 MAKERS = {
     "triplets": (Triplets, 3),
     "augmented": (Augmented, 1),
-    "views": (lambda e: SeveralViews(e, (Pixelation(), Pixelation((4,)), Pixelation())), 4),
+    "views": (lambda e: Pixelations(e, num_views=3), 4),
 }
 
 
@@ -45,7 +46,7 @@ def examples():
 
 def test_the_second_view_is_under_the_inverse_of_the_first(examples):
     ranges = AffineRanges(crop=1.0)
-    there = ranges.draw(40, generator())
+    there = ranges.draw_maps(40, generator())
     x1, x2 = views(examples.x, there, ranges, generator())
     # What undoes a view gives the image back, up to the resampling of pixels twice.
     inner = (..., slice(4, -4), slice(4, -4))
@@ -57,7 +58,7 @@ def test_the_second_view_is_under_the_inverse_of_the_first(examples):
 
 
 def test_the_inverse_composes_to_the_identity_from_both_sides(float64):
-    there = AffineRanges(angle=90, scale=2, shear=0.5, shift=5).draw(100, generator())
+    there = AffineRanges(angle=90, shear=0.5, shift=5).draw_maps(100, generator())
     for both in (composed(there, inverse(there)), composed(inverse(there), there)):
         torch.testing.assert_close(both[0], torch.eye(2).expand(100, 2, 2))
         torch.testing.assert_close(both[1], torch.zeros(100, 2))
@@ -65,21 +66,27 @@ def test_the_inverse_composes_to_the_identity_from_both_sides(float64):
 
 def test_composition_is_one_map_after_the_other(examples):
     ranges = AffineRanges(angle=20, shift=1)
-    first, then = ranges.draw(40, generator(1)), ranges.draw(40, generator(2))
+    first, then = ranges.draw_maps(40, generator(1)), ranges.draw_maps(40, generator(2))
     once = move(examples.x, *composed(first, then))
     twice = move(move(examples.x, *first), *then)
     assert (once - twice).abs().mean() < 0.01
 
 
+@pytest.fixture
+def unscaled(monkeypatch):
+    monkeypatch.setattr(triplet_batches, "SCALE", 1.0)
+
+
+@pytest.mark.usefixtures("unscaled")
 def test_the_angles_are_those_of_the_range():
-    linear, _ = AffineRanges(angle=30, scale=1, shear=0).draw(5000, generator())
+    linear, _ = AffineRanges(angle=30, shear=0).draw_maps(5000, generator())
     angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
     assert degrees(angle.abs().max()) == pytest.approx(30, abs=0.1)
     assert degrees(angle.mean()) == pytest.approx(0, abs=1)
 
 
 def test_a_crop_blows_a_window_inside_the_image_up_to_its_size():
-    linear, shift = AffineRanges(crop=0.5).draw_crop((1000,), generator(), image_size=(28, 20))
+    linear, shift = AffineRanges(crop=0.5).draw_crops((1000,), generator(), image_size=(28, 20))
     corners = torch.tensor([[-10.0, -14.0], [10.0, 14.0]])  # of the result, in pixels
     window = (corners - shift[:, None]) / linear[:, :1, 0, None]
     side = window[:, 1] - window[:, 0]
@@ -89,14 +96,16 @@ def test_a_crop_blows_a_window_inside_the_image_up_to_its_size():
     assert side[:, 1].max() == pytest.approx(28, abs=0.1)
 
 
+@pytest.mark.usefixtures("unscaled")
 def test_the_two_views_are_cropped_apart(examples):
-    none = AffineRanges(angle=0, scale=1, shear=0, shift=0, crop=0.8)
+    none = AffineRanges(angle=0, shear=0, shift=0, crop=0.8)
     _, x1, x2 = Triplets(examples, none)(torch.arange(40), generator())
     assert (x1 - x2).abs().mean() > 0.01
 
 
+@pytest.mark.usefixtures("unscaled")
 def test_without_ranges_all_members_are_the_image(examples):
-    none = AffineRanges(angle=0, scale=1, shear=0, shift=0, crop=1)
+    none = AffineRanges(angle=0, shear=0, shift=0, crop=1)
     for member in Triplets(examples, none)(torch.arange(40), generator()):
         torch.testing.assert_close(member, examples.x, atol=1e-5, rtol=0)
 
@@ -145,24 +154,23 @@ def test_makers_feed_epochs(name, examples):
 
 def test_a_pixelation_is_constant_on_blocks_and_keeps_their_means():
     x = torch.rand(6, 1, 28, 28)
-    view = Pixelation((4,))(x, generator())
+    view = pixelated(x, 4)
     blocks = view.unflatten(-1, (7, 4)).unflatten(-3, (7, 4))
     assert (blocks == blocks[..., :1, :, :1]).all()
     torch.testing.assert_close(view.mean((-1, -2)), x.mean((-1, -2)))
 
 
 def test_a_pixelation_of_any_block_keeps_the_shape():
-    assert Pixelation((5,))(torch.rand(2, 1, 28, 30), generator()).shape == (2, 1, 28, 30)
+    assert pixelated(torch.rand(2, 1, 28, 30), 5).shape == (2, 1, 28, 30)
 
 
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
         ({"angle": -1}, "must not be negative"),
-        ({"scale": 0.5}, "at least 1; got 0.5"),
         ({"crop": 0.0}, "in .0, 1.; got 0.0"),
     ],
 )
 def test_rejects_ranges_that_are_none(ranges, message):
     with pytest.raises(UserError, match=message):
-        AffineRanges(**ranges)
+        AffineRanges(**ranges).check_ranges()

@@ -56,7 +56,7 @@ def test_the_indirect_term_of_views_is_one_of_each_view():
 @pytest.mark.parametrize("guide", TripletTVAEStory.guides)
 def test_a_step_reads_no_value_of_the_device(guide):
     recipe = zoo.recipe("triplet-tvae-digits", guide=guide, indirect_views=True, **SMALL)
-    batch = recipe.parts.first_batch(size=5)
+    batch = recipe.first_batch(size=5)
     with pyro.validation_enabled(False), local_parameters(recipe.model, recipe.guide):
         with NoHostReads():
             recipe.loss.differentiable_loss(recipe.model, recipe.guide, *batch).backward()
@@ -96,7 +96,7 @@ def test_vae_plus_is_measured_on_the_images_as_they_are(tmp_path):
 
 
 def test_a_triplet_model_is_measured_on_the_images_as_they_are():
-    parts = zoo.recipe("triplet-tvae-digits", **SMALL).parts
+    parts = zoo.recipe("triplet-tvae-digits", **SMALL)
     sampling = ImportanceSampling(particles=3, points=10)
     found = parts.story.metrics(parts, parts.batches("test", limit=10), sampling)
     image_model, image_guide = parts.story.image_pair(parts)
@@ -107,7 +107,7 @@ def test_a_triplet_model_is_measured_on_the_images_as_they_are():
 
 
 def test_batches_are_of_the_split_that_is_named():
-    parts = zoo.recipe("triplet-tvae-digits", **SMALL).parts
+    parts = zoo.recipe("triplet-tvae-digits", **SMALL)
     for split in ("train", "validation", "test"):
         assert parts.batches(split).examples is getattr(parts.splits, split)
 

@@ -10,14 +10,16 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
 from pyro_latents.programs import local_parameters
-from pyro_latents.stories.vaells.metrics import measure, of_circles, of_rotation
-from pyro_latents.stories.vaells.networks import even_codes, linear_start
-from pyro_latents.stories.vaells.paths import (
+from pyro_latents.stories.vaells.metrics import (
     distance_from_orbit,
     distance_from_path,
+    measure,
+    of_circles,
+    of_rotation,
     path_length_correlation,
     spiral_length,
 )
+from pyro_latents.stories.vaells.plan import even_codes, linear_start
 from pyro_latents.transport import TransportOperators, fit_operators, infer_coefficients, transport
 
 SMALL = {
@@ -163,7 +165,7 @@ def test_with_the_widths_and_the_rate_of_the_objective_weights_are_one():
 def test_the_objective_is_the_formula_up_to_constants(closest_anchor):
     numbers = {"zeta_2": 1.3, "zeta_3": 0.6, "zeta_4": 0.7, "zeta_5": 0.2}
     recipe = zoo.recipe("vaells-swiss-roll", closest_anchor=closest_anchor, **numbers)
-    model, (x, *_) = recipe.model, recipe.parts.first_batch(size=7)
+    model, (x, *_) = recipe.model, recipe.first_batch(size=7)
     operators = model.operators
     operators.psi.data = torch.tensor([[[-0.1, -1.0], [0.9, -0.1]]])
 
@@ -196,7 +198,7 @@ def test_the_objective_is_the_formula_up_to_constants(closest_anchor):
 def test_operators_decay_as_a_penalty_would_have_it():
     recipe = zoo.recipe("vaells-circles")
     psi = recipe.model.operators.psi
-    optimizer = recipe.parts.plan.build_optimizers()["operators"]
+    optimizer = recipe.plan.build_optimizers()["operators"]
     psi.grad = torch.zeros_like(psi)
     before = psi.detach().clone()
     optimizer.step()
@@ -206,7 +208,7 @@ def test_operators_decay_as_a_penalty_would_have_it():
 
 def test_the_phases_take_turns_after_the_warm_up():
     recipe = zoo.recipe("vaells-digits", warm_up=3, network_steps=2, operator_steps=1)
-    plan = recipe.parts.plan
+    plan = recipe.plan
     names = [plan.phase_of(step) for step in range(9)]
     assert names == ["warm-up"] * 3 + ["network", "network", "operators"] * 2
     stepped = {name: list(plan.phases[name].optimizers) for name in names}
@@ -222,7 +224,7 @@ def test_the_phases_take_turns_after_the_warm_up():
 
 def test_every_parameter_is_stepped_by_one_optimiser():
     recipe = zoo.recipe("vaells-digits", guide="amortised", num_anchors=2)
-    optimizers = recipe.parts.plan.build_optimizers()
+    optimizers = recipe.plan.build_optimizers()
     held = [p for o in optimizers.values() for group in o.param_groups for p in group["params"]]
     both = torch.nn.ModuleList([recipe.model, recipe.guide])
     assert {id(p) for p in held} == {id(p) for p in both.parameters()}
@@ -231,11 +233,11 @@ def test_every_parameter_is_stepped_by_one_optimiser():
 
 def test_an_amortised_guide_is_measured_by_the_search():
     recipe = zoo.recipe("vaells-swiss-roll", guide="amortised", candidates=0)
-    parts, batches = recipe.parts, recipe.batches("test", limit=5)
+    batches = recipe.batches("test", limit=5)
     assert isinstance(recipe.guide, AmortisedTransportGuide)
     sampling = ImportanceSampling(4, 5)
-    found = recipe.story.metrics(parts, batches, sampling)
-    searched = parts.with_programs(recipe.model, TransportGuide(recipe.model))
+    found = recipe.story.metrics(recipe, batches, sampling)
+    searched = recipe.with_programs(recipe.model, TransportGuide(recipe.model))
     assert found == measure(searched, batches, 4)
 
 

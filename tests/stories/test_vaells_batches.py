@@ -4,8 +4,8 @@ import torch
 
 from pyro_latents.data.affine import rotate
 from pyro_latents.data.examples import Examples, Splits
-from pyro_latents.stories.vaells.batches import Labelled, RotatedWithAnchors, evenly_turned
-from pyro_latents.stories.vaells.recipes import RECIPES
+from pyro_latents.stories.vaells.images import RotatedWithAnchors, evenly_turned
+from pyro_latents.stories.vaells.recipes import RECIPES, Labelled
 
 IMAGES = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

@@ -192,7 +192,7 @@ def test_milestones_come_before_their_step_and_the_end_before_the_last_checkpoin
     plan = Plan(
         lambda: {"all": torch.optim.SGD([parameter], lr=0.0)},
         milestones={1: lambda: happened.append("milestone")},
-        at_end=lambda: happened.append((tmp_path / "checkpoint.ckpt").exists()),
+        before_keeping=lambda: happened.append((tmp_path / "checkpoint.ckpt").exists()),
     )
 
     class Noting(Fixed):

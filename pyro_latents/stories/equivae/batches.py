@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyro_latents.data.batches import mixed_seed
+from pyro_latents.data.batches import Plain, mixed_seed
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
 
@@ -40,17 +40,21 @@ class ClassTable:
                     "complementary set needs another one of the same class. Give more labels."
                 )
 
+    @property
+    def y(self) -> Tensor:
+        """The class of each point, of shape `n`."""
+        assert self.examples.y is not None
+        return self.examples.y
+
     @cached_property
     def counts(self) -> Tensor:
         """The number of points in each class, of shape `classes`."""
-        assert self.examples.y is not None
-        return torch.bincount(self.examples.y, minlength=self.num_classes)
+        return torch.bincount(self.y, minlength=self.num_classes)
 
     @cached_property
     def order(self) -> Tensor:
         """The indices of all points, class by class."""
-        assert self.examples.y is not None
-        return torch.argsort(self.examples.y, stable=True)
+        return torch.argsort(self.y, stable=True)
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -60,32 +64,22 @@ class ClassTable:
     @cached_property
     def places(self) -> Tensor:
         """The place of each point within its class, of shape `n`."""
-        assert self.examples.y is not None
-        places = torch.empty_like(self.order)
-        places[self.order] = torch.arange(len(self.order), device=self.order.device)
-        return places - self.offsets[self.examples.y]
+        return torch.argsort(self.order) - self.offsets[self.y]
 
     def complements(self, index: Tensor, m: int, generator: torch.Generator) -> Tensor:
         """Draw `m` other points of the class of each point, independent of one another.
 
-        Args:
-            index: Of the points, integers of shape `batch`.
-            m: Members of a set.
-            generator: The source of all randomness.
-
-        Returns:
-            Indices of shape `batch m`; none of row i is ``index[i]``.
+        Returns indices of shape `len(index) m`; none of row i is ``index[i]``.
         """
-        assert self.examples.y is not None
-        y = self.examples.y[index][:, None]
-        place = self._places_below(self.counts[y] - 1, m, generator)
+        y = self.y[index][:, None]
+        place = _below(self.counts[y] - 1, m, generator)
         # Draws among all but one, with those from its place on moved up by one.
         place = place + (place >= self.places[index][:, None])
         return self.order[self.offsets[y] + place]
 
     def members(self, y: Tensor, m: int, generator: torch.Generator) -> Tensor:
         """Draw `m` points of each of the classes `y`: indices of shape `len(y) m`."""
-        place = self._places_below(self.counts[y][:, None], m, generator)
+        place = _below(self.counts[y][:, None], m, generator)
         return self.order[self.offsets[y][:, None] + place]
 
     def of_each_class(self, m: int, generator: torch.Generator) -> Tensor:
@@ -93,17 +87,9 @@ class ClassTable:
         classes = torch.arange(self.num_classes, device=self.examples.device)
         return self.examples.x[self.members(classes, m, generator)]
 
-    def _places_below(self, bound: Tensor, m: int, generator: torch.Generator) -> Tensor:
-        """Uniform integers below the bounds, of shape `len(bound) m`."""
-        # In double precision, no draw is rounded up to the bound.
-        u = torch.rand(
-            len(bound), m, generator=generator, device=bound.device, dtype=torch.float64
-        )
-        return (u * bound).long()
-
 
 @dataclass(frozen=True)
-class Complementary:
+class Complementary(Plain):
     """Labelled points, each with a complementary set: ``(x, y, sets)``.
 
     Args:
@@ -114,13 +100,9 @@ class Complementary:
             if not, sets have `m_max` members.
     """
 
-    examples: Examples
     table: ClassTable
     m_max: int
     own: bool = True
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Points of shape `batch *x_shape`, their classes, and sets `batch m *x_shape`."""
@@ -135,19 +117,10 @@ class Complementary:
 
 
 @dataclass(frozen=True)
-class OfClass:
-    """Points that are taken to be of one class: ``(x, y)``, y the same for all.
+class OfClass(Plain):
+    """Points that are taken to be of one class: ``(x, y)``, y the ``label`` for all."""
 
-    Args:
-        examples: The points.
-        label: The class.
-    """
-
-    examples: Examples
     label: int
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Points of shape `batch *x_shape`, and the class, `batch` times."""
@@ -155,21 +128,14 @@ class OfClass:
 
 
 @dataclass(frozen=True)
-class WithClassSets:
+class WithClassSets(Plain):
     """Unlabelled points with one set a class: ``(x, class_sets)``.
 
-    Args:
-        examples: The points; their labels are not looked at.
-        table: The labelled points that sets are drawn from.
-        m_max: The number of members of a set.
+    The labels of the examples are not looked at: sets of ``m_max`` are drawn from the table.
     """
 
-    examples: Examples
     table: ClassTable
     m_max: int
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Points of shape `batch *x_shape`, and sets `classes m *x_shape`."""
@@ -177,38 +143,25 @@ class WithClassSets:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(WithClassSets):
     """Unlabelled and labelled points together: ``(x, class_sets, x_labelled, y_labelled, sets)``.
 
     Every unlabelled point brings along labelled ones that never change, as many as are needed
     for each labelled point to be brought along, and each equally often but for one: so an epoch
-    of the unlabelled points shows every labelled one.
-
-    Args:
-        examples: The unlabelled points; their labels are not looked at.
-        table: The labelled points.
-        m_max: The largest set; its size is uniform on `1..m_max`, one draw a batch.
+    of the unlabelled points shows every labelled one. The size of all sets is uniform on
+    `1..m_max`, one draw a batch.
     """
-
-    examples: Examples
-    table: ClassTable
-    m_max: int
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Make a batch of both kinds, with sets for the classes and for the labelled points."""
-        labelled = self.table.examples
-        assert labelled.y is not None
+        labelled = self.table.examples.x
         rounds = -(-len(labelled) // len(self.examples))
         steps = len(self.examples) * torch.arange(rounds, device=index.device)
         brought = (index[:, None] + steps).flatten() % len(labelled)
         m = drawn_size(self.m_max, generator)
         class_sets = self.table.of_each_class(m, generator)
-        sets = labelled.x[self.table.complements(brought, m, generator)]
-        x_labelled, y_labelled = labelled.x[brought], labelled.y[brought]
-        return self.examples.x[index], class_sets, x_labelled, y_labelled, sets
+        sets = labelled[self.table.complements(brought, m, generator)]
+        return self.examples.x[index], class_sets, labelled[brought], self.table.y[brought], sets
 
 
 def drawn_size(m_max: int, generator: torch.Generator) -> int:
@@ -223,15 +176,8 @@ def drawn_size(m_max: int, generator: torch.Generator) -> int:
 def balanced_labels(examples: Examples, labels: int, num_classes: int, *, seed: int) -> Tensor:
     """Choose the points whose labels are known, equally many of each class.
 
-    Args:
-        examples: Points with labels.
-        labels: The number of labelled points. What the classes cannot share equally goes one
-            each to the first of them.
-        num_classes: The number of classes.
-        seed: Of the choice, the same on every device.
-
-    Returns:
-        Their indices in ascending order, of shape `labels`.
+    What the classes cannot share equally goes one each to the first of them. The choice is a
+    function of the seed, on every device. Returned are the indices of the points, ascending.
 
     Raises:
         UserError: if there are no labels, or a class has too few points.
@@ -257,13 +203,17 @@ def balanced_labels(examples: Examples, labels: int, num_classes: int, *, seed: 
 def without(examples: Examples, index: Tensor, multiple_of: int = 1) -> Examples:
     """The points other than those at ``index``, without labels.
 
-    Args:
-        examples: The points.
-        index: Those to leave out.
-        multiple_of: What the number of points is cut down to a multiple of, from the end.
+    Their number is cut down to a multiple of ``multiple_of``, from the end.
     """
     kept = torch.ones(len(examples), dtype=torch.bool, device=examples.device)
     kept[index] = False
     rest = torch.nonzero(kept)[:, 0]
     rest = rest[: len(rest) // multiple_of * multiple_of]
     return Examples(examples.x[rest], provenance=examples.provenance)
+
+
+def _below(bound: Tensor, m: int, generator: torch.Generator) -> Tensor:
+    """Uniform integers below the bounds `n 1`, of shape `n m`."""
+    # In double precision, no draw is rounded up to the bound.
+    u = torch.rand(len(bound), m, generator=generator, device=bound.device, dtype=torch.float64)
+    return (u * bound).long()

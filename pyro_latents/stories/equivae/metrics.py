@@ -1,30 +1,22 @@
-"""What an EquiVAE is measured by."""
+"""What an EquiVAE is measured by, and the classifiers of Feige (2019), section 3.1."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from pyro_latents.data.batches import Batches, BatchMaker, Plain, mixed_seed
+from pyro_latents.data.batches import Plain, mixed_seed
 from pyro_latents.data.examples import Examples
-from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
 from pyro_latents.losses.enumeration import TraceEnum_ELBO
 from pyro_latents.programs import local_parameters
 from pyro_latents.stories.equivae.batches import OfClass
-from pyro_latents.stories.equivae.classifiers import distance_error, network_error
 from pyro_latents.stories.story import Parts
-
-ROWS = 500
-
-
-def labelled_metrics(
-    parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-) -> dict[str, float]:
-    """Return the bound of equation (4) term by term, and the metrics of unlabelled points."""
-    found = bound_terms(parts.model, parts.guide, batches, seed=parts.seed)
-    return {**found, **unlabelled_metrics(parts, batches.examples, sampling)}
 
 
 def unlabelled_metrics(
@@ -37,7 +29,7 @@ def unlabelled_metrics(
     ``distance_error`` and ``error_rate`` (of `q(y | x)`) are in per cent.
     """
     return {
-        "elbo_unlabelled": enumerated_bound(parts, test),
+        "elbo_unlabelled": _enumerated_bound(parts, test),
         **classification_errors(parts, test),
         **_likelihood(parts, test, sampling),
     }
@@ -55,15 +47,13 @@ def classification_errors(parts: Parts, test: Examples) -> dict[str, float]:
 
 
 @torch.no_grad()
-def enumerated_bound(parts: Parts, examples: Examples) -> float:
-    """Return the bound of equation (6), in nats per point, with the class means as codes."""
-    model, guide, total = parts.model, parts.guide, 0.0
+def _enumerated_bound(parts: Parts, examples: Examples) -> float:
+    """The bound of equation (6), in nats per point, with the class means as codes."""
     loss = TraceEnum_ELBO(max_plate_nesting=1)
-    with local_parameters(model, guide):
-        for number, (x,) in enumerate(Batches(Plain(examples), ROWS, seed=0, shuffle=False)):
-            torch.manual_seed(mixed_seed(parts.seed, number))
-            total -= loss.loss(model, guide, x)
-    return total / len(examples)
+    batches = seeded_batches(Plain(examples), size=500, seed=parts.seed)
+    with local_parameters(parts.model, parts.guide):
+        losses = [loss.loss(parts.model, parts.guide, *batch) for batch in batches]
+    return -sum(losses) / len(examples)
 
 
 @torch.no_grad()
@@ -93,3 +83,64 @@ def _likelihood(parts: Parts, test: Examples, sampling: ImportanceSampling) -> d
         "log_likelihood_points": len(test),
         "k_hat_above_0.7": 100 * (k_hat > 0.7).double().mean().item(),
     }
+
+
+def distance_error(codes: Tensor, class_means: Tensor, y: Tensor) -> float:
+    """Return the per cent of points whose nearest class mean is of another class than theirs."""
+    return _error(torch.cdist(codes, class_means).argmin(-1), y)
+
+
+def network_error(network: Callable[[Tensor], Tensor], inputs: Tensor, y: Tensor) -> float:
+    """Return the per cent of points that a network of logits takes for another class."""
+    return _error(predictions(network, inputs), y)
+
+
+@torch.no_grad()
+def predictions(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Return the most probable classes, of shape `n`."""
+    return torch.cat([network(part).argmax(-1) for part in inputs.split(1_000)])
+
+
+def _error(predicted: Tensor, y: Tensor) -> float:
+    return 100 * (predicted != y.to(predicted.device)).double().mean().item()
+
+
+def fit_classifier(
+    network: nn.Module,
+    inputs: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+) -> nn.Module:
+    """Train a network of logits by cross-entropy and Adam, its rate falling along a cosine.
+
+    Args:
+        network: Maps `batch ...` to logits, `batch classes`; it is returned.
+        inputs: Of shape `n ...`, on the device of the network.
+        y: Integer classes, of shape `n`.
+        steps: Gradient steps.
+        seed: Of the order of the batches and of the dropout.
+        batch_size: Points in a step; all of them if there are fewer.
+        learning_rate: The first step size.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(mixed_seed(seed, steps))
+    order = torch.empty(0, dtype=torch.long)
+    size = min(batch_size, len(inputs))
+    network.train()
+    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(mixed_seed(seed, steps))
+        for _ in range(steps):
+            if len(order) < size:
+                order = torch.cat([order, torch.randperm(len(inputs), generator=generator)])
+            index, order = order[:size].to(inputs.device), order[size:]
+            optimizer.zero_grad()
+            cross_entropy(network(inputs[index]), y[index]).backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()

@@ -24,6 +24,8 @@ def convolutional_body(
 ) -> nn.Sequential:
     """Return the body: an image of 28x28 or 32x32 to `FEATURES` non-negative features.
 
+    The networks below have these arguments too.
+
     Args:
         x_shape: Shape of the image, `channels height width`.
         width: Channels of the first convolution; the others have twice and four times as many.
@@ -49,12 +51,10 @@ def convolutional_body(
 class InvariantEncoder(nn.Module):
     """`f_inv(x)`, the code of one image that is averaged over a set (equation 2).
 
-    Args:
-        x_shape: Shape of one image.
-        r_dim: Size of the invariant representation.
-        width: Channels of the first convolution.
-        dropout: Of the two dropout layers.
-        deform: Scale of the random affine maps that images are warped by in training.
+    In training, each image is warped by an affine map of its own, if there is a ``deform``: the
+    standard deviation of the map's six numbers about the identity, where the frame reaches from
+    -1 to 1. At 0.1 it turns by about four degrees, scales by a tenth and shifts an image of 28
+    pixels by 1.4.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class InvariantEncoder(nn.Module):
         deform: float = 0.0,
     ) -> None:
         super().__init__()
-        self.r_dim = r_dim
-        # Parameters keep the same names with and without: a warp has none.
-        self.deform = RandomAffine(x_shape, deform) if deform else nn.Identity()
+        self.deform = deform
+        # It has no parameters, so that their names are the same with and without.
+        self.warp = Affine6((x_shape[-2], x_shape[-1])) if deform else None
         self.layers = nn.Sequential(
             convolutional_body(x_shape, width, dropout), nn.Linear(FEATURES, r_dim)
         )
@@ -77,23 +77,23 @@ class InvariantEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading r_dim`."""
-        return over_leading(lambda flat: self.layers(self.deform(flat)), x, event_dims=3)
+        if self.training and self.warp is not None:
+            shape = (*x.shape[:-3], self.warp.num_parameters)
+            offsets = torch.randn(shape, device=x.device, dtype=x.dtype)
+            x = self.warp(x, self.deform * offsets)
+        return over_leading(self.layers, x, event_dims=3)
 
 
 class EquivariantEncoder(nn.Module):
     """Features of `q(v | r, x)`: the body on `x`, then a dense layer on its features and `r`.
 
     The convolutions run once for each image, however many classes `r` is enumerated over.
-
-    Args:
-        x_shape: Shape of one image.
-        r_dim: Size of the invariant representation.
-        width: Channels of the first convolution.
     """
+
+    features_dim = FEATURES
 
     def __init__(self, x_shape: Sequence[int], r_dim: int, width: int = 16) -> None:
         super().__init__()
-        self.features_dim = FEATURES
         self.body = convolutional_body(x_shape, width)
         self.joint = nn.Sequential(nn.Linear(FEATURES + r_dim, FEATURES), nn.ReLU())
         initialise_for_relu(self)
@@ -112,14 +112,7 @@ class EquivariantEncoder(nn.Module):
 
 
 class LabelClassifier(nn.Module):
-    """Logits of `q(y | x)`, or of the benchmark classifier: the body of `f_inv`, with dropout.
-
-    Args:
-        x_shape: Shape of one image.
-        num_classes: The number of classes.
-        width: Channels of the first convolution.
-        dropout: Of the two dropout layers.
-    """
+    """Logits of `q(y | x)`, or of the benchmark classifier: the body of `f_inv`, with dropout."""
 
     def __init__(
         self, x_shape: Sequence[int], num_classes: int, width: int = 16, dropout: float = 0.5
@@ -137,13 +130,7 @@ class LabelClassifier(nn.Module):
 
 
 class CodeClassifier(nn.Sequential):
-    """Logits of the classes given `f_inv(x)`: dense layers of 128 and 64 units with dropout.
-
-    Args:
-        in_dim: Size of the code.
-        num_classes: The number of classes.
-        dropout: After each hidden layer.
-    """
+    """Logits of the classes given a code: dense layers of 128 and 64 units, each with dropout."""
 
     def __init__(self, in_dim: int, num_classes: int, dropout: float = 0.5) -> None:
         super().__init__(
@@ -160,10 +147,8 @@ class CodeClassifier(nn.Sequential):
 class FeigeDecoder(nn.Module):
     """The parameters of `p(x | r, v)` (logits or means): dense layers, transposed convolutions.
 
-    Args:
-        in_dim: Size of `r` and `v` together.
-        x_shape: Shape of one image, whose sides are multiples of four.
-        width: Channels of the last hidden layer; the one before has twice as many.
+    The sides of an image are multiples of four; ``width`` are the channels of the last hidden
+    layer, and the one before has twice as many.
     """
 
     def __init__(self, in_dim: int, x_shape: Sequence[int], width: int = 16) -> None:
@@ -184,30 +169,3 @@ class FeigeDecoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Map `*leading in_dim` to `*leading channels height width`."""
         return over_leading(self.layers, latents, event_dims=1)
-
-
-class RandomAffine(nn.Module):
-    """Warps every image by an affine map of its own, in training only.
-
-    Args:
-        x_shape: Shape of one image, `channels height width`.
-        scale: Standard deviation of the six numbers of a map about the identity, where the frame
-            reaches from -1 to 1: 0.1 turns by about four degrees, scales by a tenth and shifts
-            an image of 28 pixels by 1.4.
-    """
-
-    def __init__(self, x_shape: Sequence[int], scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-        self.warp = Affine6((x_shape[-2], x_shape[-1]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Warp images of shape `n channels height width`; in evaluation, return them."""
-        if not self.training:
-            return x
-        offsets = torch.randn(len(x), self.warp.num_parameters, device=x.device, dtype=x.dtype)
-        return self.warp(x, self.scale * offsets)
-
-    def extra_repr(self) -> str:
-        """Return the scale, for printing."""
-        return f"scale={self.scale}"

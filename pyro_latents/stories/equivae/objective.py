@@ -41,10 +41,9 @@ class SupervisedBound(TraceAnalytic_ELBO):
 
 
 class SemiSupervisedBound(TraceEnum_ELBO):
-    """Equation (7) with `log q(y | x)` of labelled points.
+    """Equation (7) with `log q(y | x)` of labelled points, where the guide has a ``classify``.
 
-    Without labelled points in a batch it is equation (6). A guide without
-    :meth:`~pyro_latents.guides.equivae.SemiSupervisedGuide.classify` has no label term.
+    Without labelled points in a batch it is equation (6).
 
     Args:
         labelled_weight: `w_l`, what the terms of labelled points are multiplied by.

@@ -10,5 +10,5 @@ Whoever wants to know it whole opens these files, in this order:
 6. `losses/analytic.py`: the bound, equation (9);
 7. `nets/mlp.py`: dense networks;
 8. `stories/pose_tvae/recipes.py`: the hyper-parameters, and what is built of them;
-9. `stories/pose_tvae/linear_svm.py`, `equivariance.py`: what is measured.
+9. `stories/pose_tvae/metrics.py`: what is measured.
 """

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pyro.infer import ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
-from pyro_latents.data.batches import BatchMaker, Plain
+from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Splits
 from pyro_latents.distributions.pose_priors import (
     Affine5Normal,
@@ -21,17 +20,22 @@ from pyro_latents.distributions.pose_priors import (
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.codes import codes
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.families import FAMILIES, FamilyFactory, Flow, MeanField, PointMass
 from pyro_latents.guides.pose_search import TurnSearch
 from pyro_latents.guides.pose_tvae import DTVAE, TVAE, JointTVAE, PoseGuide, pose_family
 from pyro_latents.guides.refined import Refined, unrefined
-from pyro_latents.losses import TraceAnalytic_ELBO
 from pyro_latents.models.pose_tvae import PoseTVAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
-from pyro_latents.stories.pose_tvae.linear_svm import svm_scores
+from pyro_latents.stories.pose_tvae.metrics import svm_scores
 from pyro_latents.stories.story import Parts, Story
 from pyro_latents.warps import Affine5, Affine6, ThinPlateSpline, Warp
 
+PRIORS: dict[str, Callable[[int], PosePrior]] = {
+    "none": NoPrior,
+    "identity": IdentityNormal,
+    "fitted": FittedNormal,
+}
 # Units of the single hidden layer that the DTVAE regresses the pose with: the thesis'.
 LOCALISER_DIM = 128
 
@@ -53,24 +57,23 @@ class PoseTVAEStory(Story):
             in the thesis. It needs an angle without a prior.
     """
 
-    name: ClassVar[str] = "pose-tvae"
-    paper: ClassVar[str] = "Vivé, thesis"
-    guides: ClassVar[tuple[str, ...]] = ("paper", "point-mass", *FAMILIES, "refined")
+    name = "pose-tvae"
+    paper = "Vivé, thesis"
+    guides = ("paper", "point-mass", *FAMILIES, "refined")
 
-    epochs: int = 50
-    batch_size: int = 200
-    validation: int = 0
-    z_dim: int = 20
+    epochs: Positive[int] = 50
+    batch_size: Positive[int] = 200
+    validation: NotNegative[int] = 0
+    z_dim: Positive[int] = 20
     warp: Literal["affine6", "affine5", "tps"] = "affine6"
     pose_prior: Literal["none", "identity", "fitted", "affine5", "full"] = "none"
     pose_rank: int = 0
-    hidden_dim: int = 256
-    num_turns: int = 1
+    hidden_dim: Positive[int] = 256
+    num_turns: Positive[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_images()
-        self._require_positive("z_dim", "hidden_dim", "num_turns")
         if self.num_turns > 1 and (self.warp, self.pose_prior) != ("affine5", "none"):
             raise UserError(
                 "--num-turns searches over the angle of a pose without a prior: "
@@ -78,9 +81,6 @@ class PoseTVAEStory(Story):
             )
         if self.pose_prior == "affine5" and self.warp == "tps":
             raise UserError("--pose-prior affine5 is for affine warps: add --warp affine5.")
-        self._check_rank()
-
-    def _check_rank(self) -> None:
         most = self.build_warp().num_parameters
         if self.pose_prior != "full" and self.pose_rank:
             raise UserError("--pose-rank is that of a full prior: add --pose-prior full.")
@@ -106,10 +106,7 @@ class PoseTVAEStory(Story):
             return Affine5Normal()
         if self.pose_prior == "full":
             return FullNormal(num_parameters, self.pose_rank)
-        if self.pose_prior == "none":
-            return NoPrior(num_parameters)
-        kind = FittedNormal if self.pose_prior == "fitted" else IdentityNormal
-        return kind(num_parameters)
+        return PRIORS[self.pose_prior](num_parameters)
 
     def build_model(self, splits: Callable[[], Splits]) -> PoseTVAE:
         """Return the model with a dense decoder."""
@@ -135,31 +132,13 @@ class PoseTVAEStory(Story):
         return TurnSearch(guide, model.pixels, num_turns=self.num_turns)
 
     def build_pose_guide(self, model: PoseTVAE, z: FamilyFactory, u: FamilyFactory) -> PoseGuide:
-        """Return the T-VAE; a flow makes code and pose dependent.
-
-        Args:
-            model: The model.
-            z: The family of the code.
-            u: The family of the pose.
-        """
-        encoder = self.build_encoder()
+        """Return the T-VAE, of families for code and pose; a flow makes the two dependent."""
+        encoder = DenseEncoder(self.x_shape, [self.hidden_dim] * 2)
         kind, size = TVAE, encoder.features_dim
         if z is Flow:
             kind, size = JointTVAE, size + model.u_dim
         code = z(size, self.z_dim)
         return kind(encoder, z=code, u=pose_family(u, encoder.features_dim, model.prior))
-
-    def build_encoder(self) -> DenseEncoder:
-        """Return the network that the code is read off."""
-        return DenseEncoder(self.x_shape, [self.hidden_dim] * 2)
-
-    def build_loss(self) -> ELBO:
-        """Return the bound of equation (9), its divergences analytic where they can be."""
-        return TraceAnalytic_ELBO(max_plate_nesting=1)
-
-    def build_batches(self, split: str, splits: Splits) -> BatchMaker:
-        """Return the images as they are."""
-        return Plain(getattr(splits, split))
 
     def metrics(
         self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
@@ -169,10 +148,9 @@ class PoseTVAEStory(Story):
         train, test = parts.splits.train, batches.examples
         if train.y is None or test.y is None:
             return found
-        before, after = (
-            codes(unrefined(parts.guide), part.x.to(test.device)) for part in (train, test)
-        )
-        scores = svm_scores(before, train.y, after, test.y, folds=0)
+        guide = unrefined(parts.guide)
+        known, asked = codes(guide, train.x.to(test.device)), codes(guide, test.x)
+        scores = svm_scores(known, train.y, asked, test.y, folds=0)
         return {**found, "svm_accuracy": scores.test}
 
 
@@ -180,17 +158,12 @@ class PoseTVAEStory(Story):
 class PoseDTVAEStory(PoseTVAEStory):
     """The DTVAE of Vivé's thesis, with the numbers of the T-VAE."""
 
-    name: ClassVar[str] = "pose-dtvae"
+    name = "pose-dtvae"
 
     def build_pose_guide(self, model: PoseTVAE, z: FamilyFactory, u: FamilyFactory) -> PoseGuide:
-        """Return the double transformer.
-
-        Args:
-            model: The model.
-            z: The family of the code.
-            u: The family of the pose.
-        """
-        localiser, encoder = DenseEncoder(self.x_shape, [LOCALISER_DIM]), self.build_encoder()
+        """Return the double transformer, of families for code and pose."""
+        localiser = DenseEncoder(self.x_shape, [LOCALISER_DIM])
+        encoder = DenseEncoder(self.x_shape, [self.hidden_dim] * 2)
         return DTVAE(
             localiser,
             encoder,

@@ -9,7 +9,6 @@ Whoever wants to know it whole opens these files, in this order:
 5. `losses/kernels.py`: the maximum mean discrepancy;
 6. `stories/triplet_tvae/recipes.py`: the hyper-parameters, and what is built of them;
 7. `stories/triplet_tvae/batches.py`: triplets of images;
-8. `stories/triplet_tvae/metrics.py`: codes of single images, and what neighbours make of them;
-9. `stories/triplet_tvae/hidden_view.py`: what the predictive check hides;
-10. `nets/conv.py`: the paper's networks.
+8. `stories/triplet_tvae/metrics.py`: what is measured, and what the predictive check hides;
+9. `nets/conv.py`: the paper's networks.
 """

@@ -8,8 +8,9 @@ Giannone et al., 2019). The paper does not give the ranges; those here are ours.
 A crop is an affine map as well, so each view is resampled once, whatever happens to it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import dataclass
 from math import log, radians
 
 import torch
@@ -17,61 +18,54 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_latents.data.affine import affine_matrix, move
-from pyro_latents.data.examples import Examples
+from pyro_latents.data.batches import Plain
 from pyro_latents.errors import UserError
 
 # A map of the content of an image: linear parts `*batch 2 2` and translations `*batch 2`.
 AffineMap = tuple[Tensor, Tensor]
+# Largest factor, and one over the smallest; log-uniform, for x and y apart.
+SCALE = 1.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AffineRanges:
-    """How far a random transformation goes; every range is symmetric about the identity.
+    """How far random affine maps go; every range is symmetric about the identity.
 
     Args:
-        angle: Largest rotation, in degrees.
-        scale: Largest factor, and one over the smallest; log-uniform, for x and y apart.
-        shear: Largest shear.
-        shift: Largest translation in x and y, in pixels.
-        crop: Smallest side of the crop, as a part of the image's; 1 for no crop.
-
-    Raises:
-        UserError: if a range is negative, the scale below 1 or the crop not in (0, 1].
+        angle: Largest rotation of a view, in degrees.
+        shear: Largest shear of a view.
+        shift: Largest translation of a view in x or y, in pixels.
+        crop: Smallest side of the random crop of a view, as a part of the image's; 1 for no crop.
     """
 
     angle: float = 45.0
-    scale: float = 1.2
     shear: float = 0.1
     shift: float = 2.0
     crop: float = 0.85
 
-    def __post_init__(self) -> None:
+    def check_ranges(self) -> None:
+        """Raise a `UserError` if a range is negative, or the crop not in (0, 1]."""
         if min(self.angle, self.shear, self.shift) < 0:
             raise UserError(
                 f"the ranges of angle ({self.angle}), shear ({self.shear}) and shift "
                 f"({self.shift}) must not be negative."
             )
-        if self.scale < 1:
-            raise UserError(f"the scale is a largest factor, at least 1; got {self.scale}.")
         if not 0 < self.crop <= 1:
             raise UserError(f"the crop is a part of the image's side, in (0, 1]; got {self.crop}.")
 
-    def draw(self, size: int, generator: torch.Generator) -> AffineMap:
+    def draw_maps(self, size: int, generator: torch.Generator) -> AffineMap:
         """Draw the maps of `size` images, about their centres."""
         u = 2 * torch.rand(size, 6, generator=generator, device=generator.device) - 1
-        scale = (log(self.scale) * u[:, 2:4]).exp()
+        scale = (log(SCALE) * u[:, 2:4]).exp()
         linear = affine_matrix(radians(self.angle) * u[:, 0], self.shear * u[:, 1], scale)
         return linear, self.shift * u[:, 4:]
 
-    def draw_crop(
+    def draw_crops(
         self, shape: tuple[int, ...], generator: torch.Generator, *, image_size: tuple[int, int]
     ) -> AffineMap:
         """Draw windows and return the maps that blow them up to the size of the image.
 
-        Args:
-            shape: The batch of maps.
-            generator: The source of randomness.
-            image_size: Height and width, in pixels.
+        The shape is that of the batch of maps, and the size of an image in pixels.
         """
         u = torch.rand(*shape, 3, generator=generator, device=generator.device)
         side = self.crop + (1 - self.crop) * u[..., 0]
@@ -95,51 +89,28 @@ def composed(first: AffineMap, then: AffineMap) -> AffineMap:
 
 
 @dataclass(frozen=True)
-class Triplets:
-    """Images with a random view and its inverse view: ``(x, x1, x2)``.
+class Triplets(Plain):
+    """Images with a random view and its inverse view: ``(x, x1, x2)``."""
 
-    Args:
-        examples: Images.
-        ranges: How far the transformations and the crops go.
-    """
-
-    examples: Examples
-    ranges: AffineRanges = field(default_factory=AffineRanges)
-
-    def __len__(self) -> int:
-        return len(self.examples)
+    ranges: AffineRanges = AffineRanges()
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the images at `index` and their views, each `batch channels height width`."""
         x = self.examples.x[index]
-        there = self.ranges.draw(len(x), generator)
-        x1, x2 = views(x, there, self.ranges, generator)
-        return x, x1, x2
+        there = self.ranges.draw_maps(len(x), generator)
+        return x, *views(x, there, self.ranges, generator)
 
 
-@dataclass(frozen=True)
-class Augmented:
+class Augmented(Triplets):
     """One member of a random triplet of each image: ``(x,)``, the training data of VAE+.
 
     The image itself, its view and its inverse view are equally likely, so that the model sees
     the distribution of images that the triplet story does.
-
-    Args:
-        examples: Images.
-        ranges: How far the transformations and the crops go.
     """
-
-    examples: Examples
-    ranges: AffineRanges = field(default_factory=AffineRanges)
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return one image for each of `index`, of shape `batch channels height width`."""
-        members = torch.stack(Triplets(self.examples, self.ranges)(index, generator))
-        which = torch.randint(3, (len(index),), generator=generator, device=generator.device)
-        return (members[which, torch.arange(len(index), device=which.device)],)
+        return (_one_of(torch.stack(super().__call__(index, generator)), generator),)
 
 
 def views(
@@ -150,56 +121,37 @@ def views(
     both = torch.stack([there[0], back[0]]), torch.stack([there[1], back[1]])
     if ranges.crop < 1:
         shape, image_size = (2, len(x)), (x.shape[-2], x.shape[-1])
-        both = composed(both, ranges.draw_crop(shape, generator, image_size=image_size))
+        both = composed(both, ranges.draw_crops(shape, generator, image_size=image_size))
     x1, x2 = move(x, *both)
     return x1, x2
 
 
-# A view of a batch of images: another batch of the same shape, random by the generator.
-View = Callable[[Tensor, torch.Generator], Tensor]
-
-
 @dataclass(frozen=True)
-class Pixelation:
-    """Images averaged over blocks, a transformation without an inverse.
+class Pixelations(Plain):
+    """Images with views that have no inverse: averages over blocks, ``(x, x1, ..., xV)``.
 
-    Args:
-        blocks: Sides of the blocks, in pixels; each image draws one of them.
+    Each view draws the side of its blocks from ``blocks``, in pixels.
     """
 
+    num_views: int = 2
     blocks: tuple[int, ...] = (2, 4, 7)
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Pixelate images of shape `batch channels height width`."""
-        choices = torch.stack([_pixelated(x, block) for block in self.blocks])
-        which = torch.randint(
-            len(self.blocks), (len(x),), generator=generator, device=generator.device
-        )
-        return choices[which, torch.arange(len(x), device=x.device)]
-
-
-@dataclass(frozen=True)
-class SeveralViews:
-    """Images with any number of views, none the inverse of another: ``(x, x1, ..., xV)``.
-
-    Args:
-        examples: Images.
-        views: The views, such as `Pixelation`.
-    """
-
-    examples: Examples
-    views: tuple[View, ...]
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the images at `index` and their views, each `batch channels height width`."""
         x = self.examples.x[index]
-        return (x, *(view(x, generator) for view in self.views))
+        choices = torch.stack([pixelated(x, block) for block in self.blocks])
+        return x, *(_one_of(choices, generator) for _ in range(self.num_views))
 
 
-def _pixelated(x: Tensor, block: int) -> Tensor:
+def pixelated(x: Tensor, block: int) -> Tensor:
+    """Average images of shape `batch channels height width` over blocks of this side."""
     small = F.avg_pool2d(x, block, ceil_mode=True, count_include_pad=False)
     large = small.repeat_interleave(block, dim=-2).repeat_interleave(block, dim=-1)
     return large[..., : x.shape[-2], : x.shape[-1]]
+
+
+def _one_of(choices: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the choices `n batch ...` for each member of the batch, each equally likely."""
+    count, size = choices.shape[:2]
+    which = torch.randint(count, (size,), generator=generator, device=generator.device)
+    return choices[which, torch.arange(size, device=which.device)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from pyro.infer import ELBO
 from torch import nn
@@ -12,30 +12,23 @@ from pyro_latents.data.batches import BatchMaker, Plain
 from pyro_latents.data.examples import Splits
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import Flow, FullRank, MeanField, PointMass
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.losses import TraceMMD_ELBO
 from pyro_latents.losses.kernels import RBF, InverseMultiquadric
-from pyro_latents.models.triplet_tvae import (
-    Additive,
-    LatentTransformation,
-    Matrix,
-    SeveralViewsTVAE,
-    TripletTVAE,
-)
+from pyro_latents.models.triplet_tvae import Additive, Matrix, SeveralViewsTVAE, TripletTVAE
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.stories.story import Parts, Story
 from pyro_latents.stories.triplet_tvae.batches import (
     AffineRanges,
     Augmented,
-    Pixelation,
-    SeveralViews,
+    Pixelations,
     Triplets,
 )
-from pyro_latents.stories.triplet_tvae.hidden_view import hidden_view
-from pyro_latents.stories.triplet_tvae.metrics import neighbours
+from pyro_latents.stories.triplet_tvae.metrics import hidden_view, neighbours
 from pyro_latents.stories.vae import VAEStory
 
 KERNELS = {"inverse-multiquadric": InverseMultiquadric, "rbf": RBF}
@@ -45,28 +38,7 @@ HIDDEN_VIEWS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class AffineOptions:
-    """How far the random transformations go, which the paper does not say.
-
-    Args:
-        angle: Largest rotation of a view, in degrees.
-        shear: Largest shear of a view.
-        shift: Largest translation of a view in x or y, in pixels.
-        crop: Smallest side of the random crop of a view, as a part of the image's.
-    """
-
-    angle: float = 45.0
-    shear: float = 0.1
-    shift: float = 2.0
-    crop: float = 0.85
-
-    def build_ranges(self) -> AffineRanges:
-        """Return the ranges of the random maps."""
-        return AffineRanges(angle=self.angle, shear=self.shear, shift=self.shift, crop=self.crop)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TripletTVAEStory(AffineOptions, Story):
+class TripletTVAEStory(AffineRanges, Story):
     """The transformation-aware VAE of Giannone et al. (2019), appendix B.
 
     Args:
@@ -86,30 +58,28 @@ class TripletTVAEStory(AffineOptions, Story):
         num_views: The number of pixelations.
     """
 
-    name: ClassVar[str] = "triplet-tvae"
-    paper: ClassVar[str] = "Giannone et al. 2019"
-    guides: ClassVar[tuple[str, ...]] = ("paper", "gaussian-transformation", "full-rank", "flow")
+    name = "triplet-tvae"
+    paper = "Giannone et al. 2019"
+    guides = ("paper", "gaussian-transformation", "full-rank", "flow")
 
-    epochs: int = 200
-    learning_rate: float = 1e-4
-    halve_every: int = 50
-    z_dim: int = 10
+    epochs: Positive[int] = 200
+    learning_rate: Positive[float] = 1e-4
+    halve_every: NotNegative[int] = 50
+    z_dim: Positive[int] = 10
     transformation: Literal["additive", "matrix"] = "additive"
-    mmd_weight: float = 0.05
-    transformation_weight: float = 0.0
+    mmd_weight: NotNegative[float] = 0.05
+    transformation_weight: NotNegative[float] = 0.0
     coherence: Literal["indirect", "direct"] = "indirect"
     indirect_views: bool = False
     kernel: Literal["inverse-multiquadric", "rbf"] = "inverse-multiquadric"
-    transition_scale: float = 0.1
+    transition_scale: NotNegative[float] = 0.1
     views: Literal["inverse", "pixelations"] = "inverse"
-    num_views: int = 2
+    num_views: Positive[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_images(28)
-        self.build_ranges()
-        self._require_positive("z_dim", "num_views")
-        self._require_not_negative("mmd_weight", "transformation_weight", "transition_scale")
+        self.check_ranges()
         if self.batch_size < 2:
             raise UserError("--batch-size must be at least 2: a discrepancy compares data points.")
         if self.validation % self.batch_size == 1:
@@ -123,27 +93,25 @@ class TripletTVAEStory(AffineOptions, Story):
     def build_model(self, splits: Callable[[], Splits]) -> TripletTVAE:
         """Return the model with the decoder of the paper."""
         decoder = ConvDecoder(self.z_dim, channels=self.x_shape[0])
-        r, noise = self.build_transformation(), self.transition_scale
+        r, noise = TRANSFORMATIONS[self.transformation](self.z_dim), self.transition_scale
         if self.views == "inverse":
             return TripletTVAE(decoder, self.z_dim, r, transition_scale=noise)
         return SeveralViewsTVAE(
             decoder, self.z_dim, r, num_views=self.num_views, transition_scale=noise
         )
 
-    def build_transformation(self) -> LatentTransformation:
-        """Return the latent map `r`."""
-        return TRANSFORMATIONS[self.transformation](self.z_dim)
-
     def build_guide(self, name: str, model: nn.Module) -> TripletGuide:
         """Return the paper's guide, one with a normal `T`, or another family for `z`."""
-        encoder = ConvEncoder(channels=self.x_shape[0])
-        options: dict[str, Any] = {
-            "z_family": {"full-rank": FullRank, "flow": Flow}.get(name, MeanField),
-            "T_family": MeanField if name == "gaussian-transformation" else PointMass,
-        }
-        size = self.build_transformation().parameter_dim
+        assert isinstance(model, TripletTVAE)
         kind = TripletGuide if self.views == "inverse" else SeveralViewsGuide
-        return kind(encoder, self.z_dim, size, num_views=self.num_views, **options)
+        return kind(
+            ConvEncoder(channels=self.x_shape[0]),
+            self.z_dim,
+            model.transformation.parameter_dim,
+            num_views=self.num_views,
+            z_family={"full-rank": FullRank, "flow": Flow}.get(name, MeanField),
+            T_family=MeanField if name == "gaussian-transformation" else PointMass,
+        )
 
     def build_loss(self) -> ELBO:
         """Return equation (3) with the coherence terms of the settings."""
@@ -166,17 +134,13 @@ class TripletTVAEStory(AffineOptions, Story):
         """Return the maker of triplets, or of images with pixelations."""
         examples = getattr(splits, split)
         if self.views == "inverse":
-            return Triplets(examples, self.build_ranges())
-        return SeveralViews(examples, (Pixelation(),) * self.num_views)
+            return Triplets(examples, self)
+        return Pixelations(examples, self.num_views)
 
     def metrics(
         self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
     ) -> dict[str, float]:
-        """Return the metrics of single images: of the VAE in the model, with the image encoder.
-
-        To those of every story, ``knn_accuracy`` is added: 5 nearest neighbours of the means of
-        `q(z0 | x)`, in per cent.
-        """
+        """Return the metrics of single images, of the `image_pair`, with ``knn_accuracy``."""
         image = parts.with_programs(*self.image_pair(parts))
         found = super().metrics(image, Plain(batches.examples), sampling)
         return {**found, **neighbours(image, batches.examples)}
@@ -197,26 +161,26 @@ class TripletTVAEStory(AffineOptions, Story):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEPlusStory(AffineOptions, VAEStory):
+class VAEPlusStory(AffineRanges, VAEStory):
     """VAE+ of Giannone et al. (2019): a VAE trained on the members of random triplets."""
 
-    name: ClassVar[str] = "vae-plus"
-    paper: ClassVar[str] = "Giannone et al. 2019"
+    name = "vae-plus"
+    paper = "Giannone et al. 2019"
 
-    epochs: int = 200
-    learning_rate: float = 1e-4
-    halve_every: int = 50
+    epochs: Positive[int] = 200
+    learning_rate: Positive[float] = 1e-4
+    halve_every: NotNegative[int] = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_images()
-        self.build_ranges()
+        self.check_ranges()
         if self.binarise:
             raise UserError("--binarise is not for vae-plus, whose images are augmented.")
 
     def build_batches(self, split: str, splits: Splits) -> BatchMaker:
         """Return the maker of augmented images."""
-        return Augmented(getattr(splits, split), self.build_ranges())
+        return Augmented(getattr(splits, split), self)
 
     def metrics(
         self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling

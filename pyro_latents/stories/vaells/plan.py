@@ -15,7 +15,7 @@ of appendix A lack and its authors' code has. The first term is the ``likelihood
 are the ``posterior``, the logarithm is the ``prior`` of `TraceMax_ELBO`; the last one is decay of
 the operators in their optimiser.
 
-**As code** it is `PhasedStory.objective`: the densities of model and guide, each to a power. With
+**As code** it is `PhasedStory.build_loss`: the densities of model and guide, each to a power. With
 widths :math:`\gamma_p^{-2} = \zeta_4`, :math:`\gamma_q^{-2} = \zeta_2` and the rate
 :math:`\rho_p = \zeta_5` all powers would be one, but for that of the likelihood and what the
 phases set. They are not: the runs of the paper draw codes with a width of .001 (``gamma_post`` of
@@ -39,10 +39,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from pyro_latents.errors import UserError
+from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.vaells import WarmUpGuide
 from pyro_latents.losses import LikelihoodLoss, TraceMax_ELBO
 from pyro_latents.stories.story import Parts, Story
-from pyro_latents.stories.vaells.networks import even_codes, linear_start
 from pyro_latents.training.plan import Phase, Plan, Trial
 from pyro_latents.transport import fit_operators
 
@@ -93,54 +93,33 @@ class PhasedStory(Story):
             moments in all directions.
     """
 
-    num_operators: int = 1
-    zeta_1: float = 0.01
-    zeta_2: float = 1.0
-    zeta_3: float = 1.0
-    zeta_4: float = 1.0
-    zeta_5: float = 0.01
-    zeta_p: float = 5e-5
-    noise_scale: float = 1e-3
-    prior_noise_scale: float = 1e-3
-    prior_rate: float = 1.0
-    x_scale: float = 1.0
-    anchor_learning_rate: float = 1e-4
-    operator_learning_rate: float = 5e-5
-    max_operator_learning_rate: float = 5e-4
+    num_operators: Positive[int] = 1
+    zeta_1: NotNegative[float] = 0.01
+    zeta_2: NotNegative[float] = 1.0
+    zeta_3: Positive[float] = 1.0
+    zeta_4: NotNegative[float] = 1.0
+    zeta_5: NotNegative[float] = 0.01
+    zeta_p: NotNegative[float] = 5e-5
+    noise_scale: Positive[float] = 1e-3
+    prior_noise_scale: Positive[float] = 1e-3
+    prior_rate: Positive[float] = 1.0
+    x_scale: Positive[float] = 1.0
+    anchor_learning_rate: NotNegative[float] = 1e-4
+    operator_learning_rate: Positive[float] = 5e-5
+    max_operator_learning_rate: Positive[float] = 5e-4
     try_operators: bool = True
-    network_steps: int = 20
-    operator_steps: int = 20
-    prior_weight: float = 0.01
-    reconstruction_weight: float = 0.001
-    warm_up: int = 0
-    latent_scale: float = 1.0
-    candidates: int = 0
+    network_steps: NotNegative[int] = 20
+    operator_steps: NotNegative[int] = 20
+    prior_weight: NotNegative[float] = 0.01
+    reconstruction_weight: NotNegative[float] = 0.001
+    warm_up: NotNegative[int] = 0
+    latent_scale: NotNegative[float] = 1.0
+    candidates: NotNegative[int] = 0
     linear_start: bool = False
     even_codes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_positive(
-            "num_operators",
-            "zeta_3",
-            "noise_scale",
-            "prior_noise_scale",
-            "prior_rate",
-            "x_scale",
-            "operator_learning_rate",
-            "max_operator_learning_rate",
-        )
-        self._require_not_negative(
-            *(f"zeta_{name}" for name in "1245p"),
-            "anchor_learning_rate",
-            "network_steps",
-            "operator_steps",
-            "prior_weight",
-            "reconstruction_weight",
-            "warm_up",
-            "latent_scale",
-            "candidates",
-        )
         if bool(self.network_steps) != bool(self.operator_steps):
             raise UserError("give both --network-steps and --operator-steps, or neither.")
         if self.linear_start and len(self.x_shape) > 1:
@@ -156,12 +135,10 @@ class PhasedStory(Story):
         """Whether the anchors are parameters."""
         return self.anchor_learning_rate > 0 and not self.own_anchors
 
-    def objective(self, *, reconstruction: float = 1.0, prior: float = 1.0) -> TraceMax_ELBO:
-        """Return the objective, the terms of one phase weighed by its factors.
+    def build_loss(self, *, reconstruction: float = 1.0, prior: float = 1.0) -> TraceMax_ELBO:
+        """Return the objective, with the factors of a phase of the likelihood and of the prior.
 
-        Args:
-            reconstruction: Factor of the likelihood.
-            prior: Factor of the prior's weights, within the sum over anchors.
+        That of the prior stands within the sum over anchors, at its weights.
         """
         return TraceMax_ELBO(
             max_plate_nesting=1,
@@ -173,10 +150,6 @@ class PhasedStory(Story):
             guide_weights={"z": self.zeta_2 * self.noise_scale**2},
         )
 
-    def build_loss(self) -> TraceMax_ELBO:
-        """Return the objective with all weights at their full value."""
-        return self.objective()
-
     def build_plan(self, parts: Parts) -> Plan:
         """Return the phases of appendix B."""
         return Plan(
@@ -184,7 +157,7 @@ class PhasedStory(Story):
             phases=self._phases(parts),
             phase_of=self._phase_of,
             halve_every=self.halve_every,
-            rates={"network": self._network_rate},
+            rates={"network": lambda step: AFTER_WARM_UP if 0 < self.warm_up <= step else 1.0},
             milestones=self._milestones(parts),
             steps_use_all_parameters=False,
         )
@@ -200,10 +173,10 @@ class PhasedStory(Story):
                 model=parts.model.reconstruct,
                 guide=WarmUpGuide(parts.model),
             ),
-            "network": Phase(networks, self.objective(prior=self.prior_weight)),
+            "network": Phase(networks, self.build_loss(prior=self.prior_weight)),
             "operators": Phase(
                 ["operators"],
-                self.objective(reconstruction=self.reconstruction_weight),
+                self.build_loss(reconstruction=self.reconstruction_weight),
                 trial=tried,
             ),
             "all": Phase([*networks, "operators"], trial=tried),
@@ -216,9 +189,6 @@ class PhasedStory(Story):
             return "all"
         turn = (step - self.warm_up) % (self.network_steps + self.operator_steps)
         return "network" if turn < self.network_steps else "operators"
-
-    def _network_rate(self, step: int) -> float:
-        return AFTER_WARM_UP if 0 < self.warm_up <= step else 1.0
 
     def _optimizers(self, parts: Parts) -> dict[str, Optimizer]:
         model, guide = parts.model, parts.guide
@@ -272,3 +242,26 @@ class PhasedStory(Story):
                 self.zeta_p,
                 candidates=self.candidates,
             )
+
+
+def linear_start(model: Any, x: Tensor) -> None:
+    """Begin with linear maps to the principal components of `x`, `batch x_dim`, and back.
+
+    The networks of the model are dense.
+    """
+    components = torch.linalg.svd(x, full_matrices=False).Vh[: model.operators.z_dim]
+    model.encoder.start_linear(components)
+    model.decoder.start_linear(components.T)
+
+
+def even_codes(model: Any, x: Tensor) -> None:
+    """Change the encoder's last layer such that codes of `x` have even second moments.
+
+    Half the usual unit variance: entries of points on a circle are then within [-1, 1].
+    """
+    last = [m for m in model.encoder.modules() if isinstance(m, nn.Linear)][-1]
+    codes = model.encoder(x)
+    values, vectors = torch.linalg.eigh(codes.T @ codes / len(codes))
+    root = (vectors / (2 * values).sqrt()) @ vectors.T
+    last.weight.copy_(root @ last.weight)
+    last.bias.copy_(root @ last.bias)
