@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -35,6 +36,22 @@ CHECKED_POINTS = 4
 # What a calibration simulates where it is not told how much.
 CALIBRATED_POINTS = 500
 RECORDED = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
+
+# Pyro's handlers and where its parameters live are the process's, and so is the random state.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    if not _ONE_AT_A_TIME.acquire(blocking=False):
+        raise UserError(
+            "another training runs in this process, whose random state it would share: train in "
+            "a process of its own, or one after the other."
+        )
+    try:
+        yield
+    finally:
+        _ONE_AT_A_TIME.release()
 
 
 class Recipe(Parts):
@@ -90,6 +107,7 @@ class Recipe(Parts):
         )
         super().__init__(story, guide, seed=seed, load=source)
 
+    @_alone()
     def train(
         self,
         out: str | Path | None = None,

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,9 +42,6 @@ MIN_STEPS_BETWEEN_CHECKPOINTS = 100
 WATCHED_EVERY = 50
 # What the random state of milestones and of validation is made of, beside the seed.
 MILESTONE, VALIDATION = -2, -1
-
-# Pyro's setting of where parameters live is the process's, and so is the random state.
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class Trainable(Protocol):
@@ -115,7 +111,7 @@ def fit(
     """
     fabric = check_hardware(parts, options, folder)
     checkpoint = folder / CHECKPOINT if resume and (folder / CHECKPOINT).exists() else None
-    with _alone(), quiet(), one_voice(fabric, is_first_rank(options.ranks)):
+    with quiet(), one_voice(fabric, is_first_rank(options.ranks)):
         return fabric.launch(
             _train,  # type: ignore[arg-type]
             parts,
@@ -136,19 +132,6 @@ def check_hardware(parts: Trainable, options: FitOptions, folder: Path) -> Fabri
     """
     all_parameters = parts.plan.steps_use_all_parameters
     return build_fabric(options, all_parameters=all_parameters, folder=folder)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    if not _ONE_AT_A_TIME.acquire(blocking=False):
-        raise UserError(
-            "another training runs in this process, whose random state it would share: train in "
-            "a process of its own, or one after the other."
-        )
-    try:
-        yield
-    finally:
-        _ONE_AT_A_TIME.release()
 
 
 def _train(

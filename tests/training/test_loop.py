@@ -8,6 +8,7 @@ from pyro.nn import PyroModule
 from pyro_latents import SVI, zoo
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.errors import UserError
+from pyro_latents.runs.recipe import _ONE_AT_A_TIME
 from pyro_latents.training import loop
 from pyro_latents.training.step import Objective
 
@@ -141,7 +142,7 @@ def test_a_recipe_is_trained_once(tmp_path):
 
 
 def test_two_trainings_in_one_process_are_refused(tmp_path):
-    with loop._ONE_AT_A_TIME, pytest.raises(UserError, match="another training runs in this"):
+    with _ONE_AT_A_TIME, pytest.raises(UserError, match="another training runs in this"):
         train(zoo.recipe("vae-digits", **SMALL), tmp_path / "run", steps=2)
 
 

@@ -1,0 +1,210 @@
+"""The loss of a batch and its gradient as a graph: captured once, replayed without Pyro."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pyro
+import torch
+from pyro.infer import trace_elbo, trace_mean_field_elbo
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten
+
+from pyro_latents.programs import local_parameters
+
+# Of the captured loss and gradient against those of the programs, relative.
+TOLERANCE = 1e-5
+
+
+class captured:
+    """``loss(model, guide)``, whose programs run once for each kind of batch.
+
+    At the first batch of its shapes, number formats and modes, loss and gradient are recorded as
+    one graph of tensor operations, and compared with those of the programs in that moment. From
+    then on the graph is run in the place of guide, model and objective: the same operations on
+    the same draws of torch's generators, without Pyro and without autograd. Call ``backward`` on
+    what is returned, as on any loss.
+
+    What a program does with Python's values is done while recording, and never again: numbers
+    that change between steps must be tensors that are written to, among the parameters or buffers
+    of the programs or the attributes of the objective; what is moved to another device or number
+    format is to be captured anew. Programs that look at the value of a
+    tensor cannot be captured; they are run as ever, and ``reason`` says why. So are all programs
+    where no gradient is wanted.
+
+    Args:
+        loss: An objective with ``differentiable_loss``; most of `pyro.infer`'s have it.
+        model: The generative model; a module, a method of one, or a function.
+        guide: The guide.
+
+    Attributes:
+        reason: Why the latest kind of batch was not captured, None if it was.
+
+    Example:
+        >>> elbo = captured(TraceAnalytic_ELBO(), model, guide)  # doctest: +SKIP
+        >>> elbo(x).backward()  # doctest: +SKIP
+    """
+
+    def __init__(self, loss: Any, model: Callable, guide: Callable) -> None:
+        self.loss = loss
+        self.model = model
+        self.guide = guide
+        self.reason: str | None = None
+        self._modules = nn.ModuleList(_modules(model, guide))
+        self._graphs: dict[Any, _Replayed | None] = {}
+
+    def __call__(self, *batch: Any) -> Tensor:
+        """Return the loss of a batch, in nats, as a scalar that has a gradient."""
+        if not torch.is_grad_enabled():
+            return self._run(batch)
+        key = self._kind(batch)
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(batch)
+        replayed = self._graphs[key]
+        return self._run(batch) if replayed is None else replayed(batch)
+
+    def _run(self, batch: tuple[Any, ...]) -> Tensor:
+        with local_parameters(self.model, self.guide, *self._modules):
+            return self.loss.differentiable_loss(self.model, self.guide, *batch)
+
+    def _kind(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What a graph holds for: all that is not a value of a tensor."""
+        leaves, structure = tree_flatten(batch)
+        described = [
+            (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
+            for leaf in leaves
+        ]
+        device = next((leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)), "cpu")
+        modes = tuple(module.training for module in self._modules)
+        learned = tuple(parameter.requires_grad for parameter in self._modules.parameters())
+        cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        return (*described, structure, modes, learned, cast, torch.get_default_dtype())
+
+    def _capture(self, batch: tuple[Any, ...]) -> _Replayed | None:
+        """Record the graph; None if it cannot be, or is not what the programs compute."""
+        buffers = list(self._modules.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        random_state = _random_state()
+
+        def begin() -> None:
+            _set_random_state(random_state)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+        every = [p for p in self._modules.parameters() if p.requires_grad]
+        if not every:
+            self.reason = "neither program is a module with parameters"
+            return None
+        expected = self._loss_and_gradient(batch, every)
+        gradients = dict(zip(every, expected[1:], strict=True))
+        parameters = [p for p in every if gradients[p] is not None]
+        others = [p for p in self._modules.parameters() if gradients.get(p) is None]
+        state = [*parameters, *others, *buffers, *_tensors(self.loss)]
+        try:
+            begin()
+            with pyro.validation_enabled(False), _unread():
+                graph = make_fx(lambda *inputs: self._loss_and_gradient(batch, parameters))(
+                    *_tensors(batch), *state
+                )
+            begin()
+            replayed = _Replayed(graph, parameters, state)
+            found = replayed.graph(*_tensors(batch), *state)
+            self.reason = _difference(found, [e for e in expected if e is not None])
+            if any(getattr(graph, node.target).requires_grad for node in _constants(graph)):
+                self.reason = "a parameter is in neither module"
+        except Exception as error:  # whatever a program does that has no place in a graph
+            self.reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        begin()
+        return None if self.reason else replayed
+
+    def _loss_and_gradient(
+        self, batch: tuple[Any, ...], parameters: list[nn.Parameter]
+    ) -> tuple[Any, ...]:
+        loss = self._run(batch)
+        return loss.detach(), *torch.autograd.grad(loss, parameters, allow_unused=True)
+
+
+class _Replayed:
+    """A graph, and what it reads beside the batch."""
+
+    def __init__(self, graph: Any, parameters: list[nn.Parameter], state: list[Tensor]) -> None:
+        self.parameters = parameters
+        self.state = state
+        self._graph = graph
+
+    @torch.no_grad()
+    def graph(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """Run the graph; what a forward pass casts is in it."""
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return self._graph(*inputs)
+
+    def __call__(self, batch: tuple[Any, ...]) -> Tensor:
+        loss: Any = _Replay.apply(self, batch, *self.parameters)
+        return loss
+
+
+class _Replay(torch.autograd.Function):
+    """The loss of a graph, with the gradient that the graph has computed beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, replayed: _Replayed, batch: Any, *parameters: Tensor) -> Tensor:
+        """Run the graph."""
+        loss, *ctx.gradients = replayed.graph(*_tensors(batch), *replayed.state)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        """Return the gradient of the graph, times that of its loss."""
+        return None, None, *(part * gradient for part in ctx.gradients)
+
+
+def _modules(*programs: Any) -> Iterator[nn.Module]:
+    """The modules of programs that may be methods of theirs."""
+    for program in programs:
+        owner = getattr(program, "__self__", program)
+        if isinstance(owner, nn.Module):
+            yield owner
+
+
+@contextmanager
+def _unread() -> Iterator[None]:
+    """Keep Pyro's objectives from looking at their values, as they do to warn of NaN."""
+    stand_ins = {"warn_if_nan": lambda *args: None, "torch_item": lambda value: 0.0}
+    with ExitStack() as stack:
+        for module in (trace_elbo, trace_mean_field_elbo):
+            for name, stand_in in stand_ins.items():
+                stack.enter_context(patch.object(module, name, stand_in))
+        yield
+
+
+def _tensors(held: Any) -> list[Tensor]:
+    """The tensors of a batch, or those that an objective reads."""
+    if not isinstance(held, tuple | list | Mapping):
+        held = [v for v in vars(held).values() if isinstance(v, Tensor | dict)]
+    return [leaf for leaf in tree_flatten(held)[0] if isinstance(leaf, Tensor)]
+
+
+def _constants(graph: Any) -> list[Any]:
+    return [node for node in graph.graph.nodes if node.op == "get_attr"]
+
+
+def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> str | None:
+    for mine, theirs in zip(found, expected, strict=True):
+        if not bool((mine - theirs).norm() <= TOLERANCE * theirs.norm()):
+            return "the graph gives other numbers than the programs"
+    return None
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    used = torch.cuda.is_initialized()
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if used else []
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
