@@ -44,23 +44,24 @@ from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_che
 from pyro_latents.training.history import Progress
 
 SMALL: dict[str, Any] = {"limit_train": 120, "validation": 20, "batch_size": 20}
-# On data that come with the package: recipe, epochs, a learning rate with which the validation
-# loss rises now and then, and settings. The weights of equivae-semi all change within the epochs.
-STORIES: dict[str, tuple[str, int, float, dict[str, Any]]] = {
-    "vae": ("vae-digits", 40, 0.03, {}),
-    "triplet-tvae": ("triplet-tvae-digits", 15, 0.01, {}),
-    "pose-tvae": ("pose-tvae-digits", 25, 0.03, {}),
+# On data that come with the package: recipe, epochs, options with which the validation loss rises
+# now and then, and settings. VAELLS spends as much time in its warm-up as in its other phases; the
+# weights of equivae-semi all change within the epochs.
+STORIES: dict[str, tuple[str, int, str, dict[str, Any]]] = {
+    "vae": ("vae-digits", 40, "--learning-rate 0.03", {}),
+    "triplet-tvae": ("triplet-tvae-digits", 15, "--learning-rate 0.01", {}),
+    "pose-tvae": ("pose-tvae-digits", 25, "--learning-rate 0.03", {}),
     "vaells": (
         "vaells-swiss-roll",
-        20,
-        0.02,
-        {"warm_up": 28, "network_steps": 11, "operator_steps": 9, "candidates": 2},
+        70,
+        "--learning-rate 0.002 --warm-up 9",
+        {"warm_up": 300, "network_steps": 11, "operator_steps": 9, "candidates": 2},
     ),
-    "equivae": ("equivae-digits", 8, 0.01, {"limit_train": 200}),
+    "equivae": ("equivae-digits", 8, "--learning-rate 0.01", {"limit_train": 200}),
     "equivae-semi": (
         "equivae-semi-digits",
         8,
-        0.01,
+        "--learning-rate 0.01",
         {"limit_train": 300, "labels": 100, "warm_up": 2, "ramp": 2, "label_ramp": 3},
     ),
 }
@@ -217,8 +218,8 @@ def broken(story: str, kills: int, folder: Path) -> dict[str, Any]:
 
 def cut(story: str, folder: Path) -> dict[str, Any]:
     """Train a story in one, and in pieces of random lengths that are asked for in either way."""
-    _, epochs, rate, _ = STORIES[story]
-    command = f"{options(story)} --learning-rate {rate} --patience {random.randint(1, 3)}"
+    _, epochs, unsteady, _ = STORIES[story]
+    command = f"{options(story)} {unsteady} --patience {random.randint(1, 3)}"
     whole, run, last = folder / "whole", folder / "cut", f"--epochs {epochs}"
     Training(f"{command} {last}", whole).finish()
     rows = list(csv.DictReader((whole / HISTORY).open()))
