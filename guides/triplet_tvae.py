@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import FamilyFactory, MeanField, PointMass
-from pyro_latents.nets.mlp import MLP
+from pyro_latents.nets.mlp import DenseEncoder
 from pyro_latents.programs import centre
 
 Posteriors = dict[str, TorchDistributionMixin]
@@ -68,9 +68,9 @@ class TripletGuide(PyroModule):
         self.encoder = encoder
         features_dim: Any = encoder.features_dim
         self.view_family = view_family(features_dim, z_dim)
-        self.z_features = _features(num_views * z_dim, hidden_dims)
+        self.z_features = DenseEncoder((num_views * z_dim,), hidden_dims)
         self.z_family = z_family(hidden_dims[-1], z_dim)
-        self.T_features = _features(2 * z_dim, hidden_dims)
+        self.T_features = DenseEncoder((2 * z_dim,), hidden_dims)
         self.T_family = T_family(hidden_dims[-1], transformation_dim)
 
     def code_posterior(self, *codes: Tensor) -> TorchDistributionMixin:
@@ -155,7 +155,3 @@ class SeveralViewsGuide(TripletGuide):
     def _transformations(self, z: Tensor, codes: list[Tensor]) -> Posteriors:
         posteriors = [self.transformation_posterior(z, code) for code in codes]
         return {f"T{i}": posterior for i, posterior in enumerate(posteriors, start=1)}
-
-
-def _features(in_dim: int, hidden_dims: tuple[int, ...]) -> nn.Module:
-    return nn.Sequential(MLP(in_dim, hidden_dims[:-1], hidden_dims[-1]), nn.ReLU())

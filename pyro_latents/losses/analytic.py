@@ -92,8 +92,11 @@ class TraceAnalytic_ELBO(DifferentiableELBO):
             else:
                 kl = kl.expand(site["fn"].batch_shape)
                 return scale_and_mask(kl, site["scale"], site["mask"]).sum()
+        own = prior["name"] == name
+        if own and "log_prob_sum" in prior:
+            return log_q - prior["log_prob_sum"]
         # Another site's prior counts as often as the site itself does.
-        place = prior if prior["name"] == name else site
+        place = prior if own else site
         log_p = scale_and_mask(p.log_prob(site["value"]), place["scale"], place["mask"])
         return log_q - log_p.sum()
 

@@ -68,7 +68,7 @@ class captured:
         return self._run(batch) if replayed is None else replayed(batch)
 
     def _run(self, batch: tuple[Any, ...]) -> Tensor:
-        with local_parameters(self.model, self.guide, *self._modules):
+        with local_parameters(*self._modules):
             return self.loss.differentiable_loss(self.model, self.guide, *batch)
 
     def _kind(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -86,40 +86,41 @@ class captured:
 
     def _capture(self, batch: tuple[Any, ...]) -> _Replayed | None:
         """Record the graph; None if it cannot be, or is not what the programs compute."""
-        buffers = list(self._modules.buffers())
-        before = [buffer.clone() for buffer in buffers]
-        random_state = _random_state()
-
-        def begin() -> None:
-            _set_random_state(random_state)
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
-
         every = [p for p in self._modules.parameters() if p.requires_grad]
         if not every:
             self.reason = "neither program is a module with parameters"
             return None
-        expected = self._loss_and_gradient(batch, every)
+        with self._undone():
+            expected = self._loss_and_gradient(batch, every)
         gradients = dict(zip(every, expected[1:], strict=True))
         parameters = [p for p in every if gradients[p] is not None]
         others = [p for p in self._modules.parameters() if gradients.get(p) is None]
-        state = [*parameters, *others, *buffers, *_tensors(self.loss)]
+        state = [*parameters, *others, *self._modules.buffers(), *_tensors(self.loss)]
         try:
-            begin()
-            with pyro.validation_enabled(False), _unread():
+            with self._undone(), pyro.validation_enabled(False), _unread():
                 graph = make_fx(lambda *inputs: self._loss_and_gradient(batch, parameters))(
                     *_tensors(batch), *state
                 )
-            begin()
             replayed = _Replayed(graph, parameters, state)
-            found = replayed.graph(*_tensors(batch), *state)
+            with self._undone():
+                found = replayed.graph(*_tensors(batch), *state)
             self.reason = _difference(found, [e for e in expected if e is not None])
             if any(getattr(graph, node.target).requires_grad for node in _constants(graph)):
                 self.reason = "a parameter is in neither module"
         except Exception as error:  # whatever a program does that has no place in a graph
             self.reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
-        begin()
         return None if self.reason else replayed
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Put torch's generators and the buffers back, which a run may change."""
+        before = [(buffer, buffer.clone()) for buffer in self._modules.buffers()]
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            for buffer, value in before:
+                buffer.copy_(value)
 
     def _loss_and_gradient(
         self, batch: tuple[Any, ...], parameters: list[nn.Parameter]
@@ -197,14 +198,3 @@ def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> str | No
         if not bool((mine - theirs).norm() <= TOLERANCE * theirs.norm()):
             return "the graph gives other numbers than the programs"
     return None
-
-
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    used = torch.cuda.is_initialized()
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if used else []
-
-
-def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])

@@ -11,6 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from pyro_latents.errors import UserError
@@ -135,9 +136,15 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
             seconds |= {name: centre(once[name]["fn"]) for name in self.indirect if name in once}
         for name in seconds.keys() & values.keys():
             both.nodes[name] = self._with_row(values[name], seconds[name])
-        model_trace, guide_trace = map(prune_subsample_sites, (replayed(both), drawn))
+        scored, nesting = replayed(both), int(self.max_plate_nesting)
+        model_trace, guide_trace = prune_subsample_sites(scored), prune_subsample_sites(drawn)
         model_trace.compute_log_prob(lambda name, site: site["is_observed"])
         guide_trace.compute_log_prob()
+        if is_validation_enabled():
+            check_model_guide_match(scored, drawn, nesting)
+            for site in (*model_trace.nodes.values(), *guide_trace.nodes.values()):
+                if "log_prob" in site:
+                    check_site_shape(site, nesting)
         return model_trace, guide_trace
 
     def _with_row(self, site: Site, second: Tensor) -> Any:

@@ -1,5 +1,6 @@
 """Dense networks."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import prod
 
@@ -70,8 +71,10 @@ class MLP(nn.Sequential):
         nn.init.zeros_(last.bias)
 
 
-class DenseEncoder(nn.Module):
+class DenseEncoder(nn.Sequential):
     """Features of a flattened input, with hidden layers and an activation after the last.
+
+    It maps `*leading *x_shape` to `*leading features_dim`.
 
     Args:
         x_shape: Shape of one input, such as `(1, 28, 28)` or `(20,)`.
@@ -79,16 +82,9 @@ class DenseEncoder(nn.Module):
     """
 
     def __init__(self, x_shape: Sequence[int], hidden_dims: Sequence[int] = (256, 256)) -> None:
-        super().__init__()
+        layers = nn.Sequential(MLP(prod(x_shape), hidden_dims[:-1], hidden_dims[-1]), nn.ReLU())
+        super().__init__(OrderedDict(flatten=nn.Flatten(-len(x_shape)), layers=layers))
         self.features_dim = hidden_dims[-1]
-        self._event_dims = len(x_shape)
-        self.layers = nn.Sequential(
-            MLP(prod(x_shape), hidden_dims[:-1], hidden_dims[-1]), nn.ReLU()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `*leading *x_shape` to `*leading features_dim`."""
-        return self.layers(x.flatten(-self._event_dims))
 
 
 class DenseDecoder(nn.Module):

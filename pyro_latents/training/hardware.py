@@ -101,8 +101,6 @@ def together(compute: Callable[[], T], device: torch.device) -> T:
     Raises:
         UserError: that of the first rank which raised one.
     """
-    if not distributed.is_initialized():
-        return compute()
     mine: UserError | None = None
     try:
         result = compute()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -35,6 +35,8 @@ from pyro_latents.training.options import FitOptions
 from pyro_latents.training.plan import Phase, Plan, Trial
 from pyro_latents.training.report import Report
 from pyro_latents.training.step import Objective, seed_draws
+
+T = TypeVar("T")
 
 # Steps between two checkpoints at least, so that saving stays a small part of short epochs.
 MIN_STEPS_BETWEEN_CHECKPOINTS = 100
@@ -305,9 +307,11 @@ class Loop:
         wide = precision.precision == "64-true"
         compute = partial(self.module, *batch)
         with precision.forward_context() if wide else nullcontext():
-            if self.fabric.world_size == 1:
-                return compute()
-            return together(compute, self.fabric.device)
+            return self._together(compute)
+
+    def _together(self, compute: Callable[[], T]) -> T:
+        alone = self.fabric.world_size == 1
+        return compute() if alone else together(compute, self.fabric.device)
 
     def _begin(self, step: int) -> Phase:
         """Set what a step reads, and return its phase."""
@@ -407,7 +411,7 @@ class Loop:
             UserError: if one was not; the message names the step and the site.
         """
         if bool(self._mean(self._finite.float()) < 1):
-            together(self._replay, self.fabric.device)
+            self._together(self._replay)
         self._seen = (self.progress.step, copy.deepcopy(self._state()))
 
     def _replay(self) -> None:

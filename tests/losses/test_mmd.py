@@ -535,3 +535,22 @@ def test_rejects_a_copy_that_is_named_twice(weights, indirect, message):
 def test_a_batch_of_one_has_a_biased_estimate():
     model, guide = toy(Normal(0.0, 1.0), size=1)
     assert TraceMMD_ELBO({"z": 1.0}, unbiased=False).loss(model, guide) > 0
+
+
+def test_pyro_checks_the_shapes_of_programs_with_copies():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", Normal(0.0, 1.0))
+            a = pyro.sample("a", Normal(z, 1.0))
+            pyro.sample("w", Normal(0.0, 1.0))
+            pyro.sample("x", Normal(a, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            for name in "za":
+                pyro.sample(name, Normal(0.0, 1.0))
+            pyro.sample("w", Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+
+    loss = TraceMMD_ELBO({}, copies={"a": "z"}, max_plate_nesting=1)
+    with pyro.validation_enabled(), pytest.raises(ValueError, match="event_dims disagree at site"):
+        loss.terms(model, guide, torch.zeros(3))
