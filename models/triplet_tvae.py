@@ -38,15 +38,17 @@ from torch import Tensor, nn
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
 from pyro_latents.models.vae import VAE
 
-# Longest generator of a matrix, in units of the root mean square of standard normal ones.
-MAX_LENGTH = 2.0
+# Of sums of generators by standard normal numbers: how far from zero their eigenvalues lie before
+# training, and the greatest length, in units of that of the identity.
+START, MAX_LENGTH = 0.5, 2.0
 
 
 class LatentTransformation(nn.Module):
     r"""A family of invertible maps of codes, :math:`r(z, T)` with :math:`T \in \mathbb{R}^p`.
 
     The paper asks that there be an identity, and that each map have an inverse of the same form.
-    Both hold exactly here: :math:`T_{id} = 0` and :math:`T^{-1} = -T`.
+    Both hold exactly here: :math:`T_{id} = 0` and :math:`T^{-1} = -T`. What it learns is part of
+    the model.
 
     Args:
         z_dim: Size of the code.
@@ -90,33 +92,33 @@ class Additive(LatentTransformation):
 
 
 class Matrix(LatentTransformation):
-    r""":math:`\exp(A) z`, the matrix of the paper's outlook in a form that is always invertible.
+    r""":math:`\exp(\sum_k T_k G_k) z`, the matrix of the paper's outlook with learned generators.
 
-    The transformation is the generator `A`, written row by row and multiplied by ``scale``. With
-    the default :math:`1 / \sqrt{d}` a draw of standard normal numbers has eigenvalues in the
-    unit disc, whatever the dimension. A generator more than ``MAX_LENGTH`` times longer than such
-    draws is shortened to that: nothing holds an implicit `T` back in training, and the
-    exponential of a long generator overflows.
+    The generators :math:`G_k` are shared by all images, so `T` says how far each of a few ways to
+    move goes, and the map is invertible whatever they are. A sum longer than ``MAX_LENGTH`` times
+    :math:`\sqrt{d}` is shortened to that: nothing holds an implicit `T` back in training, and the
+    exponential of a long matrix overflows.
 
     Differs from the paper, which only names a product `T z`: that has an inverse for almost every
     `T`, but none that a decoder could share with it.
 
     Args:
-        z_dim: Size of the code; `T` has its square.
-        scale: Factor of the generator.
+        z_dim: Size of the code, `d`.
+        generators: How many there are, the size of `T`; as many as the code is large if not given.
     """
 
-    def __init__(self, z_dim: int, scale: float | None = None) -> None:
-        super().__init__(z_dim, z_dim**2)
-        self.scale = z_dim**-0.5 if scale is None else scale
+    def __init__(self, z_dim: int, generators: int | None = None) -> None:
+        count = z_dim if generators is None else generators
+        super().__init__(z_dim, count)
+        start = START / (count * z_dim) ** 0.5
+        self.generators = nn.Parameter(start * torch.randn(count, z_dim, z_dim))
 
     def forward(self, z: Tensor, T: Tensor) -> Tensor:
-        """Return `expm(scale A) z`."""
-        generator = self.scale * T.unflatten(-1, (self.z_dim, self.z_dim))
-        limit = MAX_LENGTH * self.scale * self.z_dim
-        length = generator.square().sum((-2, -1), keepdim=True).clamp_min(limit**2).sqrt()
-        generator = generator * (limit / length)
-        return (torch.linalg.matrix_exp(generator) @ z.unsqueeze(-1)).squeeze(-1)
+        """Return `expm(sum_k T_k G_k) z`."""
+        total = (T @ self.generators.flatten(1)).unflatten(-1, (self.z_dim, self.z_dim))
+        limit = MAX_LENGTH * self.z_dim**0.5
+        length = total.square().sum((-2, -1), keepdim=True).clamp_min(limit**2).sqrt()
+        return (torch.linalg.matrix_exp(total * (limit / length)) @ z.unsqueeze(-1)).squeeze(-1)
 
 
 class TripletTVAE(PyroModule):

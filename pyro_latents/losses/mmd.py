@@ -1,14 +1,15 @@
 """The objective that mixes KL divergences with maximum mean discrepancies, site by site."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from math import inf
-from typing import Any
+from typing import Any, Literal, get_args
 
+import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
-from pyro.distributions.util import scale_and_mask
+from pyro.infer.inspect import TrackProvenance
 from pyro.infer.util import is_validation_enabled
+from pyro.ops.provenance import get_provenance
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from pyro_latents.errors import UserError
 from pyro_latents.losses.analytic import Sites, Terms, TraceAnalytic_ELBO, sites_of
-from pyro_latents.losses.kernels import InverseMultiquadric, Kernel, mmd_squared
-from pyro_latents.programs import Site, centre
+from pyro_latents.losses.discrepancies import across, moments, within
+from pyro_latents.losses.kernels import RBF, InverseMultiquadric, Kernel
+from pyro_latents.programs import Site
+from pyro_latents.text import did_you_mean
 
-PARTICLES = "num_particles_vectorized"  # the plate that `pyro.infer.ELBO` wraps around both
+Compared = Literal["conditional", "marginal", "joint"]
 
 
 class TraceMMD_ELBO(TraceAnalytic_ELBO):
@@ -28,12 +31,20 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
     .. math:: -\mathbb{E}_q[\log p(x | z)] + \sum_{s \notin S} \mathrm{KL}[q_s \| p_s]
               + \sum_{s \in S} \lambda_s N \, \mathrm{MMD}^2[q_s, p_s]
 
-    At a site :math:`s \in S` the first sample is the guide's values, one a data point, the second
-    fresh draws from the model's own conditional *given the guide's values at the parents* (the
-    distribution of the replayed model). So the aggregate over the batch is compared, not the
-    distribution of each data point: a posterior may stay narrow. Only draws are needed of the
-    two, no density: a guide may push noise through a network and sample a ``Delta``. The other
-    sites keep their KL, as in `TraceAnalytic_ELBO`.
+    **What is compared.** A site that has no parents among the latent sites of the model is
+    compared by its aggregate: the guide's values over the data plate with as many draws of the
+    prior, so that a single posterior may stay narrow. A site with parents is compared within each
+    data point: the guide's distribution there with the model's conditional at the guide's values
+    of the parents, and the mean is taken over the data points. That is exact, without draws or
+    noise, where both are normals with independent coordinates, or points; otherwise it is
+    estimated by several draws of each data point. Only draws are needed, no density: a guide may
+    push noise through a network and sample a ``Delta``. The other sites keep their KL, as in
+    `TraceAnalytic_ELBO`.
+
+    Other readings of a site with parents are options, for comparison. ``marginal`` takes its
+    aggregate, like that of a site without parents: whatever belongs to which data point is lost,
+    and a transformation is not told from its inverse. ``joint`` takes the aggregate of the site
+    and its parents together: what a batch tells of a law in as many dimensions is little.
 
     **Scale.** A loss is a sum over the data plate, so the squared discrepancy, a number in
     [-2, 2], is multiplied by :math:`N = \sum` of the site's scales over its unmasked data points:
@@ -41,7 +52,7 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
     point, as the trainer does, the term is :math:`\lambda_s \mathrm{MMD}^2`. A weight of zero
     leaves the site without a divergence (and draws nothing).
 
-    **Samples.** All plates of the site are the sample dimension, and particles add to it. The
+    **Aggregates.** All plates of the site are the sample dimension, and particles add to it. The
     unbiased estimator passes over pairs of the same data point, as particles of one data point
     are dependent; at a site without a plate the particles themselves are the data points.
     Masked data points are left out, and a scale per data point weighs its pairs.
@@ -53,10 +64,8 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
     .. math:: \mathcal{F} = -\mathbb{E}_q[\log p(x | z)] + \mathrm{KL}[q(z_0 | x) \| p(z)]
 
     is added to :math:`-\mathbb{E}_q[\log p(x | z_0)]`, and the model need not observe ``x``
-    twice. Sites named in ``indirect`` keep their divergence; what is observed given them is
-    scored once more at the centre of the model's own conditional, that is given their parents
-    alone. Both run the model once, with a dimension left of its plates for the two values, as
-    enumeration does: its networks must take leading dimensions.
+    twice. The model runs once, with a dimension left of its plates for the two values, as
+    in enumeration: its networks must take leading dimensions.
 
     **Terms**, by name: those of `TraceAnalytic_ELBO`, `mmd_SITE`, and `SITE_indirect` of what is
     scored once more.
@@ -66,20 +75,22 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
 
     Args:
         mmd_scale: The weight of each site with a discrepancy, by name.
-        kernel: A kernel of `pyro_latents.losses.kernels`; by default the inverse multiquadric
-            mixture scaled with the dimension.
+        compare: What is compared at sites with parents: ``conditional``, ``marginal`` or
+            ``joint``.
+        kernel: A kernel of `pyro_latents.losses.kernels`. By default the Gaussian mixture, where
+            it has a closed form, and the inverse multiquadric one for draws; both are scaled with
+            the dimension.
         copies: The sources of sites that are copies, by name.
-        indirect: The names of the sites given whose parents observations are scored as well.
-        unbiased: Whether to use the unbiased estimator, which needs two data points.
+        unbiased: Whether to use the unbiased estimator of aggregates, which needs two data points.
         **options: As in `pyro.infer.ELBO`: ``num_particles``, ``vectorize_particles``,
             ``max_plate_nesting`` and ``retain_graph``.
 
     Raises:
-        UserError: at construction, if a weight is negative or a site is named twice; at the first
-            batch, if a name is that of no latent site, a site is not reparameterised or the guide
-            has no such site, if a latent site hangs on one with two values, if the unbiased
-            estimator meets fewer than two data points, or the kernel is not finite (looked at
-            while Pyro's validation is enabled).
+        UserError: at construction, if a weight is negative, a site is named twice, or there is
+            no such comparison; at the first batch, if a name is that of no latent site, a site is
+            not reparameterised or the guide has no such site, if a latent site hangs on a copy,
+            if the unbiased estimator meets fewer than two data points, or the kernel is not
+            finite (looked at while Pyro's validation is enabled).
 
     References:
         No Representation without Transformation (Giannone et al., 2019), equation (3)
@@ -94,9 +105,9 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
         self,
         mmd_scale: Mapping[str, float],
         *,
+        compare: Compared = "conditional",
         kernel: Kernel | None = None,
         copies: Mapping[str, str] | None = None,
-        indirect: Collection[str] = (),
         unbiased: bool = True,
         **options: Any,
     ) -> None:
@@ -107,40 +118,38 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
                     f"TraceMMD_ELBO expects finite weights >= 0; got {name}: {weight}."
                 )
         self.copies = dict(copies or {})
-        self.indirect = tuple(indirect)
-        for what, names in (("an MMD", mmd_scale), ("an indirect term", self.indirect)):
-            for name in sorted(self.copies.keys() & set(names)):
-                raise UserError(f"TraceMMD_ELBO: site {name!r} has {what}; take it out of copies.")
+        for name in sorted(self.copies.keys() & mmd_scale.keys()):
+            raise UserError(f"TraceMMD_ELBO: site {name!r} has an MMD; take it out of copies.")
+        if compare not in get_args(Compared):
+            near = did_you_mean(compare, get_args(Compared))
+            raise UserError(f"TraceMMD_ELBO cannot compare what is {compare!r}: {near}")
         self.mmd_scale = dict(mmd_scale)
+        self.compare = compare
         self._priors = {**self.copies, **dict.fromkeys(mmd_scale)}
-        self.kernel = kernel or InverseMultiquadric()
+        self.kernel = kernel
         self.unbiased = unbiased
+        # Of the model that was seen last.
+        self._parents: tuple[Any, dict[str, list[str]]] | None = None
 
     def _get_trace(
         self, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[Trace, Trace]:
-        if not self.copies and not self.indirect:
+        if not self.copies:
             return super()._get_trace(model, guide, args, kwargs)
         if self.max_plate_nesting == inf:
             self._guess_max_plate_nesting(model, guide, args, kwargs)
-
-        def replayed(trace: Trace) -> Trace:
-            return poutine.trace(poutine.replay(model, trace)).get_trace(*args, **kwargs)
-
         drawn = poutine.trace(guide).get_trace(*args, **kwargs)
         both = drawn.copy()
         values: Any = drawn.nodes
-        seconds = {n: values[s]["value"] for n, s in self.copies.items() if s in drawn}
-        if self.indirect:
-            once: Any = replayed(drawn).nodes
-            seconds |= {name: centre(once[name]["fn"]) for name in self.indirect if name in once}
-        for name in seconds.keys() & values.keys():
-            both.nodes[name] = self._with_row(values[name], seconds[name])
-        scored, nesting = replayed(both), int(self.max_plate_nesting)
+        for name in self.copies.keys() & values.keys():
+            if self.copies[name] in values:
+                both.nodes[name] = self._with_row(values[name], values[self.copies[name]]["value"])
+        scored = poutine.trace(poutine.replay(model, both)).get_trace(*args, **kwargs)
         model_trace, guide_trace = prune_subsample_sites(scored), prune_subsample_sites(drawn)
         model_trace.compute_log_prob(lambda name, site: site["is_observed"])
         guide_trace.compute_log_prob()
         if is_validation_enabled():
+            nesting = int(self.max_plate_nesting)
             check_model_guide_match(scored, drawn, nesting)
             for site in (*model_trace.nodes.values(), *guide_trace.nodes.values()):
                 if "log_prob" in site:
@@ -162,83 +171,78 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
         self._check_names(process)
         terms = self._terms(particles)
         for name, site in process.items():
-            sites = [(guide.nodes.get(name), model.nodes[name]) for model, guide in particles]
             weight = self.mmd_scale.get(name, 0.0)
             if weight:
-                terms[f"mmd_{name}"] = weight * self._mmd(name, sites)
+                parents = self.parents(model, *args, **kwargs)[name]
+                terms[f"mmd_{name}"] = weight * self._mmd(name, parents, particles)
             elif site["is_observed"] and self._has_rows(site["log_prob"].shape):
+                rows = [trace.nodes[name]["log_prob"] for trace, _ in particles]
                 own, second = (
-                    -sum(seen["log_prob"][row].sum() for _, seen in sites) / self.num_particles
-                    for row in (0, 1)
+                    -sum(row[i].sum() for row in rows) / self.num_particles for i in (0, 1)
                 )
                 terms |= {name: own, f"{name}_indirect": second}
         return terms
 
-    def _mmd(self, name: str, pairs: Sequence[tuple[Site, Site]]) -> Tensor:
-        """Return `N MMD^2` of the guide's values and draws of the model, particles pooled."""
-        samples = [self._sample_pair(name, *pair) for pair in pairs]
-        x, y, weights = (torch.cat(parts) for parts in zip(*samples, strict=True))
-        particles, n, _ = x.shape
-        frames = pairs[0][1]["cond_indep_stack"]
-        plated = any(frame.vectorized and frame.name != PARTICLES for frame in frames)
-        # Without a plate the particles are the independent draws.
-        count = n if plated else particles
-        index = torch.arange(count, device=x.device)
-        groups = (index if plated else index[:, None]).expand(particles, n).flatten()
-        x, y, weights = x.flatten(0, 1), y.flatten(0, 1), weights.flatten()
-        mass = weights.sum() / particles
-        if any(_is_ragged(*pair) for pair in pairs):
-            kept = weights > 0
-            x, y, weights, groups = x[kept], y[kept], weights[kept], groups[kept]
-            count = len(groups.unique())
-        if count == 0:
-            return mass
-        if self.unbiased and count == 1:
-            raise UserError(
-                f"TraceMMD_ELBO needs two data points or more at site {name!r} for the unbiased "
-                "estimator; got 1. Use larger batches (drop the last), or unbiased=False."
-            )
-        squared = mmd_squared(
-            x, y, self.kernel, groups=groups, weights=weights, unbiased=self.unbiased
-        )
-        if is_validation_enabled() and not bool(torch.isfinite(squared)):
-            raise UserError(
-                f"TraceMMD_ELBO: the kernel is not finite at site {name!r}; the guide's values "
-                f"reach {x.detach().abs().max():.3g} and the model's draws "
-                f"{y.detach().abs().max():.3g}. Lower the learning rate or check the data."
-            )
-        return mass * squared
+    def parents(self, model: Callable, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
+        """Return the names of the latent sites that each site is drawn given, in their order.
 
-    def _sample_pair(self, name: str, guide_site: Site, model_site: Site) -> tuple[Tensor, ...]:
-        """Return the guide's values, fresh draws (`particles n dim` each), and `particles n`."""
+        They are found by a run of the model at its own draws, once for each model.
+        """
+        if self._parents is None or self._parents[0] != model:
+            with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+                with TrackProvenance():
+                    sites = sites_of(poutine.trace(model).get_trace(*args, **kwargs))
+            order = list(sites)
+            found = {
+                name: sorted(
+                    get_provenance(site["fn"].log_prob(site["value"])) - {name}, key=order.index
+                )
+                for name, site in sites.items()
+                if site["name"] in self.mmd_scale
+            }
+            self._parents = model, found
+        return self._parents[1]
+
+    def _mmd(
+        self, name: str, parents: list[str], particles: Sequence[tuple[Trace, Trace]]
+    ) -> Tensor:
+        """Return `N MMD^2` of a site, in the reading that is asked for."""
+        pairs = [(guide.nodes[name], model.nodes[name]) for model, guide in particles]
+        for pair in pairs:
+            self._check_draws(name, *pair)
+        if parents and self.compare == "conditional":
+            exact = all(moments(site["fn"]) is not None for site in pairs[0])
+            kernel = self.kernel or (RBF() if exact else InverseMultiquadric())
+            total = sum(within(*pair, kernel) for pair in pairs) / self.num_particles
+        else:
+            joint = parents if self.compare == "joint" else []
+            beside = [[guide.nodes[parent] for parent in joint] for _, guide in particles]
+            kernel = self.kernel or InverseMultiquadric()
+            total = across(pairs, kernel, beside=beside, unbiased=self.unbiased)
+        self._check_finite(name, total, *pairs[0])
+        return total
+
+    def _check_draws(self, name: str, guide_site: Site, model_site: Site) -> None:
+        """See that both have draws with a gradient, where there is something to learn."""
         q, p = guide_site["fn"], model_site["fn"]
-        value = guide_site["value"]
         if not q.has_rsample:
             raise self._not_reparameterised(name, "guide", guide_site)
-        if not p.has_rsample and p.log_prob(value.detach()).requires_grad:
+        if not p.has_rsample and p.log_prob(guide_site["value"].detach()).requires_grad:
             raise self._not_reparameterised(name, "model", model_site)
-        draw = p.rsample() if p.has_rsample else p.sample()
-        batch = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
-        weights = scale_and_mask(value.new_ones(batch), guide_site["scale"], guide_site["mask"])
-        for fn in (q, p):
-            if isinstance(fn, MaskedDistribution):
-                weights = scale_and_mask(weights, mask=fn._mask)
-        value, draw = (
-            v.expand(batch + f.event_shape).reshape(*batch, -1) for v, f in ((value, q), (draw, p))
-        )
-        frames = guide_site["cond_indep_stack"]
-        front = [frame.dim + len(batch) for frame in frames if frame.name == PARTICLES]
-        value, draw, weights = (v.movedim(front, [0] * len(front)) for v in (value, draw, weights))
-        particles, dim = weights.shape[0] if front else 1, value.shape[-1]
-        return (
-            value.reshape(particles, -1, dim),
-            draw.reshape(particles, -1, dim),
-            weights.reshape(particles, -1),
-        )
+
+    def _check_finite(self, name: str, total: Tensor, guide_site: Site, model_site: Site) -> None:
+        if is_validation_enabled() and not bool(torch.isfinite(total)):
+            reach = [
+                site["value"].detach().abs().max().item() for site in (guide_site, model_site)
+            ]
+            raise UserError(
+                f"TraceMMD_ELBO: the kernel is not finite at site {name!r}, whose values reach "
+                f"{max(reach):.3g}. Lower the learning rate or check the data."
+            )
 
     def _check_names(self, model: Sites) -> None:
         latent = {name: site for name, site in model.items() if not site["is_observed"]}
-        for name in [*self.mmd_scale, *self.copies, *self.copies.values(), *self.indirect]:
+        for name in [*self.mmd_scale, *self.copies, *self.copies.values()]:
             if name not in latent:
                 what = "observed" if name in model else "not in the model"
                 raise UserError(
@@ -252,16 +256,9 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
         for name, site in latent.items():
             if self._has_rows(site["fn"].batch_shape):
                 raise UserError(
-                    f"the latent site {name!r} hangs on one of copies or indirect, "
-                    f"{[*self.copies, *self.indirect]}; only what is observed may."
+                    f"the latent site {name!r} hangs on one of copies, {list(self.copies)}; only "
+                    "what is observed may."
                 )
 
     def _has_rows(self, batch: Sized) -> bool:
-        return bool(self.copies or self.indirect) and len(batch) > self.max_plate_nesting
-
-
-def _is_ragged(guide_site: Site, model_site: Site) -> bool:
-    """Whether data points of a site can differ in weight, or be left out."""
-    masked = any(isinstance(site["fn"], MaskedDistribution) for site in (guide_site, model_site))
-    scale = guide_site["scale"]
-    return masked or guide_site["mask"] is not None or torch.is_tensor(scale) or scale == 0
+        return bool(self.copies) and len(batch) > self.max_plate_nesting
