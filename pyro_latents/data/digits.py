@@ -33,13 +33,13 @@ def digits(validation: int = 180) -> Splits:
     x = F.pad(enlarged.clamp(0, 1), (MARGIN,) * 4)
 
     whole = Examples(x, y, provenance="scikit-learn digits, 8x8 enlarged to 20x20 in 28x28")
-    order = _stratified_order(y)
+    order = stratified_order(y)
     # Validation digits come right after those for testing.
     rest = whole.take(order[NUM_TEST:].roll(-validation))
     return Splits(*held_out(rest, validation, "digits"), whole.take(order[:NUM_TEST]), 10)
 
 
-def _stratified_order(y: Tensor) -> Tensor:
+def stratified_order(y: Tensor) -> Tensor:
     """A fixed random order in which every stretch has the classes in their proportions.
 
     Each label's digits are shuffled and spread evenly over the whole.

@@ -8,12 +8,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pyro_latents.data import affnist, digits, idx, manifolds, svhn
 from pyro_latents.data.examples import Splits
 from pyro_latents.data.folders import data_folder
+from pyro_latents.data.own import (
+    IN_MEMORY,
+    Parts,
+    in_memory,
+    own_file,
+    own_shape,
+    own_splits,
+    read_own,
+)
+from pyro_latents.data.points import as_points
 from pyro_latents.data.rotated import rotated_splits
 from pyro_latents.errors import UserError
 from pyro_latents.text import did_you_mean
@@ -77,8 +88,30 @@ def source_of(name: str) -> Source:
         UserError: if there is none; the message has the near names.
     """
     if name not in SOURCES:
-        raise UserError(f"there is no data set {name!r}: {did_you_mean(name, SOURCES)}")
+        raise UserError(
+            f"there is no data set {name!r}: {did_you_mean(name, SOURCES)} Data of your own are a "
+            ".npy or .npz file or a folder of images, by its path."
+        )
     return SOURCES[name]
+
+
+def named(data: Any) -> tuple[str, tuple[int, ...]]:
+    """Return what data of one's own are called, and the shape of a point.
+
+    Args:
+        data: Their path, or arrays as of `own.in_memory`.
+
+    Raises:
+        UserError: if they are not there, or are no data.
+    """
+    if not isinstance(data, str | Path):
+        x, _ = in_memory(data)["train"]
+        return IN_MEMORY, tuple(as_points(x).shape[1:])
+    path = Path(data).expanduser()
+    if not path.exists():
+        source_of(str(data))
+    path = path.resolve()
+    return str(path), own_shape(path)
 
 
 def load(
@@ -89,11 +122,12 @@ def load(
     limit_train: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    arrays: Any = None,
 ) -> Splits:
     """Load a data set; nothing is ever downloaded.
 
     Args:
-        name: One of `SOURCES`.
+        name: One of `SOURCES`, or the path of data of one's own.
         data_dir: The root folder in torchvision's layout; None for the environment's
             ``PYRO_LATENTS_DATA``, or else ``./data``.
         validation: The size of the validation set, taken from the end of the training data; 0 to
@@ -102,6 +136,7 @@ def load(
         seed: Of what is drawn to make the data: manifolds, angles, affine maps. The same seed
             gives the same data on every device. It is not the seed of a training run.
         device: Where the tensors are to be.
+        arrays: Data in memory, as of `own.in_memory`, in the place of what the name says.
 
     Raises:
         UserError: if the name is unknown, files are missing or broken, or a number is out of
@@ -109,7 +144,7 @@ def load(
     """
     if limit_train is not None and not limit_train >= 1:
         raise UserError(f"--limit-train must be at least 1; got {limit_train}.")
-    source = source_of(name)
+    source = _of_own(name, arrays) if arrays is not None or _is_own(name) else source_of(name)
     validation = source.validation if validation is None else validation
     request = Request(data_folder(data_dir), validation, seed, torch.device(device))
     splits = source.read(request)
@@ -118,3 +153,24 @@ def load(
         kept = splits.train.take(torch.arange(min(limit_train, len(splits.train))))
         splits = replace(splits, train=kept)
     return splits.to(device)
+
+
+def _is_own(name: str) -> bool:
+    return name not in SOURCES and (name == IN_MEMORY or Path(name).is_absolute())
+
+
+def _of_own(name: str, arrays: Any) -> Source:
+    def read(r: Request) -> Splits:
+        parts: Parts
+        if arrays is not None:
+            parts = in_memory(arrays)
+        elif name == IN_MEMORY:
+            raise UserError(
+                "the data were arrays in memory, which are kept nowhere: give them again with "
+                "zoo.open_run(..., data=...)."
+            )
+        else:
+            parts = read_own(own_file(name, r.data_dir))
+        return own_splits(parts, r.validation, Path(name).name)
+
+    return Source((), 10_000, read)
