@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 __all__ = ["SVI", "captured", "zoo"]
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     # Pyro and torch are imported when they are used, so that `import pyro_latents` is quick.
     if name == "SVI":

@@ -1,4 +1,15 @@
-"""The zoo: `recipe` builds one by its name, and `open_run` opens the folder of a run it left.
+"""The zoo: recipes by name, and the runs that they leave.
+
+================ ==================================================================================
+`recipes`        the story of every recipe, by name
+`recipe`         builds one: plain Pyro objects, and `train`, which leaves a run
+`open_run`       opens the folder of a run, or of what a run exported
+`register`       adds a recipe of your own
+================ ==================================================================================
+
+A `Run` has, for data points alone whatever the story, `encode`, `posterior`, `reconstruct`,
+`decode`, `sample`, `infer_transformation` and `transform`; and `evaluate`, `calibrate`, `check`,
+`compare`, `plot`, `report` and `export`.
 
 Example:
     >>> from pyro_latents import zoo
@@ -14,3 +25,7 @@ __all__ = ["Recipe", "Run", "open_run", "recipe", "recipes", "register"]
 
 recipe = Recipe
 open_run = Run
+
+
+def __dir__() -> list[str]:
+    return __all__

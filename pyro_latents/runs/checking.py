@@ -31,11 +31,11 @@ from pyro_latents.checks.statistics import (
 )
 from pyro_latents.data.examples import Examples
 from pyro_latents.distributions.likelihoods import Bernoulli
-from pyro_latents.errors import check_counts
+from pyro_latents.errors import check_counts, check_seed
 from pyro_latents.files import write_json, write_text
 from pyro_latents.plots import image_rows, save
 from pyro_latents.programs import evaluation_mode, local_parameters
-from pyro_latents.runs.recipe import Run, check_seed
+from pyro_latents.runs.opened import Opened
 from pyro_latents.stories.story import Parts
 from pyro_latents.text import aligned
 
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 def check(
-    run: Run,
+    run: Opened,
     *,
     images: int = 1000,
     draws: int = 200,

@@ -14,7 +14,7 @@ from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.active_units import active_units
 from pyro_latents.files import check_writable, write_json
 from pyro_latents.plots import dots, save
-from pyro_latents.runs.recipe import Run
+from pyro_latents.runs.opened import Opened
 from pyro_latents.text import aligned
 
 # What is said of each run first, where the story measures it; the divergences follow.
@@ -60,7 +60,7 @@ class Comparison:
         return [path, save(self.figure(), folder / "comparison.png")]
 
 
-def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) -> Comparison:
+def compare(runs: Sequence[Opened], *, particles: int = 1000, points: int = 100) -> Comparison:
     """Measure runs of one story on the same test data.
 
     Args:
@@ -90,7 +90,7 @@ def compare(runs: Sequence[Run], *, particles: int = 1000, points: int = 100) ->
     return Comparison(_labels(runs), tuple(rows))
 
 
-def _check_comparable(first: Run, other: Run) -> None:
+def _check_comparable(first: Opened, other: Opened) -> None:
     for what, mine, theirs in (
         ("stories", first.story.name, other.story.name),
         ("data", first.config["settings"]["data"], other.config["settings"]["data"]),
@@ -102,7 +102,7 @@ def _check_comparable(first: Run, other: Run) -> None:
             )
 
 
-def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
+def _labels(runs: Sequence[Opened]) -> tuple[str, ...]:
     guides = [run.config["guide"] for run in runs]
     if len(set(guides)) == len(guides):
         return tuple(guides)

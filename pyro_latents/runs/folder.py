@@ -22,6 +22,10 @@ from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_che
 
 # What `pyro-latents` measures and draws of a run, and what is of no use once it is trained on.
 RESULTS = ("metrics.json", "figures", "checks", "report.html")
+# What an export has in the place of a checkpoint.
+WEIGHTS = "model.safetensors"
+# In its metadata: names, each with that of another which has the same numbers.
+SHARED = "shared"
 # What a configuration has at least, and of which kinds.
 CONFIG: dict[str, tuple[type, ...]] = {
     "recipe": (str,),
@@ -141,8 +145,12 @@ class RunFolder:
 
     def read_parameters(self) -> dict[str, torch.Tensor]:
         """Return the trained parameters: the best ones with early stopping, else the latest."""
-        path = self.best_path if self.best_path.exists() else self.checkpoint_path
-        parameters = read_checkpoint(path)["parameters"]
+        weights = self.path / WEIGHTS
+        if weights.exists():
+            path, parameters = weights, _read_weights(weights)
+        else:
+            path = self.best_path if self.best_path.exists() else self.checkpoint_path
+            parameters = read_checkpoint(path)["parameters"]
         for name, value in parameters.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise UserError(f"{path} has a {name} that is not finite; train the run anew.")
@@ -217,6 +225,19 @@ class RunFolder:
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         for path in made:
             path.rmdir()
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The parameters that `runs.export` has written."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}
+            shared = json.loads((file.metadata() or {}).get(SHARED, "{}"))
+        return found | {name: found[same] for name, same in shared.items()}
+    except Exception as error:  # a damaged file fails in as many ways as there are damages
+        raise UserError(f"{path} is damaged; export the run anew.") from error
 
 
 def _wrong_in(config: Any) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 from pyro_latents.errors import UserError
 from pyro_latents.files import write_text
 from pyro_latents.runs.checking import Row
-from pyro_latents.runs.recipe import Run
+from pyro_latents.runs.opened import Opened
 
 # What each picture shows, by the name of its file; others are called by their names.
 CAPTIONS = {
@@ -63,7 +63,7 @@ $body
 )
 
 
-def report(run: Run) -> Path:
+def report(run: Opened) -> Path:
     """Write ``report.html`` into a run's folder, readable anywhere without a network.
 
     It has what is known of the run: its settings, metrics, figures, predictive checks and
@@ -98,7 +98,7 @@ def report(run: Run) -> Path:
     return path
 
 
-def _metrics(run: Run) -> str:
+def _metrics(run: Opened) -> str:
     if not run.metrics:
         return _missing("evaluate", run)
     return (
@@ -107,7 +107,7 @@ def _metrics(run: Run) -> str:
     )
 
 
-def _checks(run: Run) -> str:
+def _checks(run: Opened) -> str:
     path = run.path / "checks" / "p_values.json"
     if not path.exists():
         return _missing("check", run)
@@ -126,7 +126,7 @@ def _checks(run: Run) -> str:
     return text + _table(heads, rows) + _pictures(path.parent)
 
 
-def _missing(command: str, run: Run) -> str:
+def _missing(command: str, run: Opened) -> str:
     return f"<p>Not there yet: <code>pyro-latents {command} {escape(str(run.path))}</code></p>"
 
 

@@ -1,0 +1,65 @@
+"""The trained parameters of a run in a folder of their own, without what a training needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pyro_latents.errors import UserError
+from pyro_latents.files import check_writable, write_atomically
+from pyro_latents.runs.folder import SHARED, WEIGHTS, RunFolder
+
+# What goes along, where it is there.
+KEPT = ("metrics.json", "history.csv")
+
+
+def write_export(folder: RunFolder, out: Path, *, half: bool = False) -> Path:
+    """Write a run's configuration, parameters and figures into a new folder.
+
+    The configuration does not say where on this machine the data were. Numbers that model and
+    guide share are written once.
+
+    Args:
+        folder: The run.
+        out: The folder to make.
+        half: Whether to keep 16 bits of each number.
+
+    Raises:
+        UserError: if the folder is there, or cannot be written.
+    """
+    from safetensors.torch import save
+
+    config, parameters = folder.read_config(), folder.read_parameters()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already: give another folder.")
+    check_writable(out, "give another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    content = save(*_distinct(parameters, half=half))
+    write_atomically(out / WEIGHTS, lambda file: file.write(content))
+    for name in KEPT:
+        if (folder.path / name).exists():
+            shutil.copy(folder.path / name, out / name)
+    # Last: without it, the folder is no run.
+    RunFolder(out).write_config({**config, "data_dir": None})
+    return out
+
+
+def _distinct(
+    parameters: dict[str, Tensor], *, half: bool
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor once, and the names of the others."""
+    kept: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    names: dict[tuple[int, torch.Size], str] = {}
+    for name, value in parameters.items():
+        key = value.data_ptr(), value.shape
+        if value.numel() and key in names:
+            shared[name] = names[key]
+            continue
+        names[key] = name
+        kept[name] = (value.half() if half and value.is_floating_point() else value).contiguous()
+    return kept, {SHARED: json.dumps(shared)}

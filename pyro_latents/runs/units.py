@@ -1,0 +1,76 @@
+"""Metrics and p-values as people read them: with their units, and down to where they go."""
+
+from __future__ import annotations
+
+import math
+import re
+
+# The first that the name of a metric matches.
+UNITS = (
+    (r"elbo|log_likelihood$|reconstruction|kl_|gap$|.*_se$", "nats per data point"),
+    (r".*(accuracy|error|error_rate|above_0\.7|separable|_from_(orbit|path))$", "%"),
+    (r"mse$", "per pixel"),
+    (r"seconds_per_step$", "s"),
+)
+PER_CENT = "%"
+
+
+def unit_of(name: str) -> str:
+    """Return the unit of a metric, nothing where it has none.
+
+    Example:
+        >>> unit_of("elbo"), unit_of("k_hat_above_0.7"), unit_of("test_points")
+        ('nats per data point', '%', '')
+    """
+    return next((unit for pattern, unit in UNITS if re.match(pattern, name)), "")
+
+
+def shown(name: str, value: float | None) -> str:
+    """Return the value of a metric as text, without its unit but for the sign of per cent.
+
+    Example:
+        >>> shown("elbo", -92.513), shown("k_hat_above_0.7", 0.8333), shown("test_points", 360)
+        ('-92.51', '0.83 %', '360')
+    """
+    if value is None:
+        return ""
+    if name.startswith("calibration_p_"):
+        return p_value(value)
+    if unit_of(name) == PER_CENT:
+        return f"{value:.2f} %"
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def with_unit(name: str, value: float | None) -> str:
+    """Return a metric with its name, value and unit.
+
+    Example:
+        >>> with_unit("elbo", -92.513)
+        'elbo -92.51 nats per data point'
+    """
+    unit = unit_of(name)
+    return f"{name} {shown(name, value)}" + (f" {unit}" if unit not in ("", PER_CENT) else "")
+
+
+def floor_of(draws: int) -> float:
+    """Return the smallest two-sided p-value that so many draws can show."""
+    return min(1.0, 2 / (draws + 1))
+
+
+def p_value(value: float, draws: int | None = None) -> str:
+    """Return a p-value as text that does not say zero.
+
+    Args:
+        value: The p-value.
+        draws: Replicates that it was found from, whose floor it cannot go below; None if it was
+            not.
+
+    Example:
+        >>> p_value(0.25), p_value(1e-5), p_value(2 / 201, draws=200)
+        ('0.25', '< 0.001', '<= 0.01')
+    """
+    if draws is not None and value <= floor_of(draws):
+        return f"<= {floor_of(draws):.2g}"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
