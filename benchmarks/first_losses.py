@@ -54,7 +54,8 @@ VARIANTS: dict[str, dict[str, Settings]] = {
     },
     "triplet-tvae-digits": {
         "matrix": {"transformation": "matrix"},
-        "direct": {"coherence": "direct"},
+        "kl": {"coherence": "kl"},
+        "marginal": {"coherence": "marginal"},
         "pixelations": {"views": "pixelations", "num_views": 3},
     },
     "pose-tvae-digits": {

@@ -33,7 +33,12 @@ from pyro_latents.data.batches import Batches
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.errors import UserError
 from pyro_latents.guides.families import MIN_SCALE
-from pyro_latents.losses.kernels import mmd_squared
+from pyro_latents.losses.kernels import (
+    RBF,
+    InverseMultiquadric,
+    mmd_squared,
+    normal_mmd_squared,
+)
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.models.pose_tvae import CLIP
 from pyro_latents.nets.conv import TransposedConv
@@ -87,14 +92,12 @@ def triplet_tvae(model: Any, guide: Any, x: Tensor, x1: Tensor, x2: Tensor) -> T
     loss = kl_to_standard(q0)
     for code, image in ((z0, x), (z, x), (z1, x1), (z2, x2)):
         loss = loss + cross_entropy(model.decoder(code), image)
-    scale = model.transition_scale
-    for code, draw in (
-        (z, torch.randn_like(z)),
-        (z1, z + T + scale * torch.randn_like(z)),
-        (z2, z - T + scale * torch.randn_like(z)),
-    ):
-        loss = loss + len(x) * MMD_WEIGHT * mmd_squared(code, draw, KERNEL)
-    return loss
+    scale = torch.full_like(z, model.transition_scale)
+    coherence = len(x) * mmd_squared(z, torch.randn_like(z), InverseMultiquadric())
+    for q, moved in ((q1, z + T), (q2, z - T)):
+        pair = (q.loc, q.scale), (moved, scale)
+        coherence = coherence + normal_mmd_squared(*pair, RBF()).sum()
+    return loss + WEIGHT * coherence
 
 
 def equivae(model: Any, guide: Any, x: Tensor, y: Tensor, sets: Tensor) -> Tensor:
@@ -122,8 +125,7 @@ STORIES: dict[str, tuple[Loss | None, dict[str, Any]]] = {
     "pose-tvae-mnist": (pose_tvae, {"warp": "affine6", "pose_prior": "none"}),
     "vaells-swiss-roll": (None, {"candidates": 0}),
 }
-MMD_WEIGHT = zoo.recipes()["triplet-tvae-mnist"].mmd_weight
-KERNEL = zoo.recipe("triplet-tvae-mnist").loss.kernel
+WEIGHT = zoo.recipes()["triplet-tvae-mnist"].coherence_weight
 
 
 def build(name: str) -> Recipe:

@@ -155,3 +155,33 @@ class SeveralViewsGuide(TripletGuide):
     def _transformations(self, z: Tensor, codes: list[Tensor]) -> Posteriors:
         posteriors = [self.transformation_posterior(z, code) for code in codes]
         return {f"T{i}": posterior for i, posterior in enumerate(posteriors, start=1)}
+
+
+class SeparateViewsGuide(PyroModule):
+    r"""The posterior of VAE+: :math:`\prod_i q_\phi(z_i | x_i)`, by one encoder.
+
+    Args:
+        encoder: As in `TripletGuide`.
+        z_dim: Size of the codes.
+        family: Of each code.
+    """
+
+    def __init__(self, encoder: nn.Module, z_dim: int, family: FamilyFactory = MeanField) -> None:
+        super().__init__()
+        features_dim: Any = encoder.features_dim
+        self.image = Amortised(encoder, z=family(features_dim, z_dim))
+
+    def forward(self, *images: Tensor, size: int = 1) -> dict[str, Tensor]:
+        """Draw the code of each image in the plate of the data; `size` is the model's."""
+        with pyro.plate("data", len(images[0]), dim=-1):
+            found = self.posterior(*images).items()
+            return {name: pyro.sample(name, q) for name, q in found}
+
+    def posterior(self, *images: Tensor) -> Posteriors:
+        """Return the distribution of the code of each image, `batch *x_shape`."""
+        family, features = self.image.families["z"], self.image.encoder(torch.stack(images))
+        return {f"z{i}": family(features[i]) for i in range(len(images))}
+
+    def image_guide(self) -> Amortised:
+        """Return the guide of one image, for ``model.image_model()``: `q(z | x)`."""
+        return self.image

@@ -261,3 +261,38 @@ class SeveralViewsTVAE(TripletTVAE):
         """Sample the transformation of each view on its own."""
         prior = self._standard_normal(self.transformation.parameter_dim)
         return [pyro.sample(f"T{i}", prior) for i in range(1, self.num_views + 1)]
+
+
+class SeparateViews(PyroModule):
+    r"""VAE+, the baseline: a VAE of all members of a triplet, each with a code of its own.
+
+    .. math:: \prod_{i=0}^{V} \mathcal{N}(z_i; 0, I) \, p(x_i | z_i)
+
+    It differs from `TripletTVAE` in that nothing relates the codes. A step has as many images.
+
+    Args:
+        decoder: As in `TripletTVAE`.
+        z_dim: Size of the code.
+        num_views: The number of views beside the image; with none it is a VAE.
+    """
+
+    def __init__(self, decoder: nn.Module, z_dim: int, *, num_views: int = 2) -> None:
+        super().__init__()
+        self.image = VAE(decoder, z_dim)
+        self.num_views = num_views
+
+    def forward(self, x: Tensor | None = None, *views: Tensor, size: int = 1) -> None:
+        """Run the generative process; the arguments are those of `TripletTVAE`."""
+        seen = (x, *views) if x is not None else (None,) * (1 + self.num_views)
+        with pyro.plate("data", size if x is None else len(x), dim=-1):
+            for i, (name, image) in enumerate(zip(self.names(), seen, strict=True)):
+                z = pyro.sample(f"z{i}", self.image.prior())
+                pyro.sample(name, self.image.likelihood(self.image.decoder(z)), obs=image)
+
+    def names(self) -> list[str]:
+        """Return the sites of the images."""
+        return ["x", *(f"x{i}" for i in range(1, self.num_views + 1))]
+
+    def image_model(self) -> VAE:
+        """Return the model of one image."""
+        return self.image

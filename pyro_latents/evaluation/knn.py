@@ -1,8 +1,15 @@
 """Nearest neighbours in the latent space, the probe of Giannone et al. (2019)."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
+
+# Of the variance of codes that whitening keeps: directions that hardly vary are noise.
+KEPT = 0.99
 
 
 def knn_accuracy(
@@ -22,13 +29,36 @@ def knn_accuracy(
     Returns:
         The accuracy in per cent.
     """
-    neighbours = min(neighbours, len(train))
+    return knn_accuracies(train, train_labels, test, test_labels, neighbours=[neighbours])[0]
+
+
+def knn_accuracies(
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    *,
+    neighbours: Sequence[int],
+) -> list[float]:
+    """Return the accuracies of `knn_accuracy` for several numbers of neighbours, by one search."""
+    most = min(max(neighbours), len(train))
+    search = NearestNeighbors(n_neighbors=most, algorithm="brute").fit(train.numpy(force=True))
+    nearest = search.kneighbors(test.numpy(force=True), return_distance=False)
+    kinds, known = np.unique(train_labels.numpy(force=True), return_inverse=True)
     # Less than a vote in all, and more the nearer: it decides between equal counts only.
-    votes = 1 + 0.5 ** np.arange(2, 2 + neighbours)
-    classifier = KNeighborsClassifier(
-        neighbours,
-        weights=lambda distances: np.tile(votes, (len(distances), 1)),
-        algorithm="brute",
-    )
-    classifier.fit(train.numpy(force=True), train_labels.numpy(force=True))
-    return 100 * float(classifier.score(test.numpy(force=True), test_labels.numpy(force=True)))
+    votes = 1 + 0.5 ** np.arange(2, 2 + most)
+    ballots = votes[:, None] * (known[nearest][..., None] == np.arange(len(kinds)))
+    truth = test_labels.numpy(force=True)
+    return [
+        100 * float((kinds[ballots[:, :count].sum(1).argmax(1)] == truth).mean())
+        for count in neighbours
+    ]
+
+
+def whitened(train: Tensor, *others: Tensor) -> list[Tensor]:
+    """Return codes, `n dim` each, in directions in which the first of them have unit variance.
+
+    Of the directions those stay that have `KEPT` of the variance; no labels are looked at.
+    """
+    pca = PCA(KEPT, whiten=True, svd_solver="full").fit(train.numpy(force=True))
+    return [torch.from_numpy(pca.transform(x.numpy(force=True))) for x in (train, *others)]

@@ -8,6 +8,7 @@ ENTRY_POINTS = "pyro_latents.recipes"
 
 _OF_CODES = "mean-field, full-rank, low-rank, delta, flow"
 _VAE = f"paper, {_OF_CODES}, refined"
+_TRIPLET = "paper, gaussian-transformation, full-rank, flow"
 _POSE = f"paper, point-mass, {_OF_CODES}, refined"
 _GIANNONE = "Giannone et al. 2019"
 _CONNOR = "Connor, Canal and Rozell 2020"
@@ -37,8 +38,9 @@ ENTRIES = (
         f"{_CONNOR}, section 4",
         ("vae", "hyperspherical-vae", "vamp-vae"),
     ),
-    Entry("triplet-tvae", _MNIST, "paper, gaussian-transformation, full-rank, flow", _GIANNONE),
-    Entry("vae-plus", _MNIST[1:], _VAE, _GIANNONE),
+    Entry("triplet-tvae", _MNIST, _TRIPLET, _GIANNONE),
+    Entry("triplet-tvae", _MNIST[1:2], _TRIPLET, _GIANNONE, ("triplet-tvae-matrix",)),
+    Entry("vae-plus", _MNIST[1:], f"paper, {_OF_CODES}", _GIANNONE),
     Entry("pose-tvae", _ROTATED, _POSE, "Vivé, thesis"),
     Entry("pose-dtvae", _ROTATED, _POSE, "Vivé, thesis"),
     Entry(

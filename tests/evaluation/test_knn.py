@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from pyro_latents.evaluation.knn import knn_accuracy
+from pyro_latents.evaluation.knn import knn_accuracies, knn_accuracy, whitened
 
 
 def clusters(size):
@@ -42,3 +42,18 @@ def test_rejects_nothing_to_learn_from():
     empty = torch.zeros(0, 2)
     with pytest.raises(ValueError, match="n_neighbors.* Got 0"):
         knn_accuracy(empty, torch.zeros(0).long(), torch.zeros(1, 2), torch.zeros(1).long())
+
+
+def test_one_search_serves_every_number_of_neighbours():
+    (x, y), (test, labels) = clusters(200), clusters(50)
+    counts = [1, 3, 10]
+    apart = [knn_accuracy(x, y, test, labels, neighbours=count) for count in counts]
+    assert knn_accuracies(x, y, test, labels, neighbours=counts) == apart
+
+
+def test_whitened_codes_have_unit_variance_and_no_direction_without_any():
+    torch.manual_seed(0)
+    train = torch.randn(500, 4) * torch.tensor([10.0, 1.0, 5.0, 1e-4])
+    train, other = whitened(train @ torch.randn(4, 4), train[:5])
+    assert train.shape[1] == other.shape[1] <= 3
+    torch.testing.assert_close(train.T.cov(), torch.eye(train.shape[1]), atol=1e-3, rtol=0)

@@ -98,7 +98,7 @@ CALLS = {
     "a likelihood": (lambda: VAEStory(data="digits", likelihood="bernouli"), "mean bernoulli?"),
     "a prior": (lambda: VAEStory(data="digits", prior="sphre"), "unknown --prior 'sphre'"),
     "data": (lambda: VAEStory(data="digts"), "no data set 'digts': did you mean digits?"),
-    "a coherence": (lambda: TripletTVAEStory(data="digits", coherence="indirekt"), "--coherence"),
+    "a coherence": (lambda: TripletTVAEStory(data="digits", coherence="indirect"), "--coherence"),
     "views": (lambda: TripletTVAEStory(data="digits", views="pixelation"), "mean pixelations?"),
     "a kernel": (lambda: TripletTVAEStory(data="digits", kernel="rfb"), "unknown --kernel 'rfb'"),
     "a warp": (lambda: PoseTVAEStory(data="digits", warp="affine7"), "unknown --warp 'affine7'"),

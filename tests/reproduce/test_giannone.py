@@ -3,21 +3,35 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pyro.distributions import Normal
+from sklearn.decomposition import PCA
 
+from pyro_latents import zoo
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
-from pyro_latents.reproduce import giannone, giannone_transfer
+from pyro_latents.reproduce import giannone, giannone_floors, giannone_transfer, giannone_turns
 from pyro_latents.reproduce.experiment import Context
-from pyro_latents.reproduce.giannone import BUDGETS, job_of
-from pyro_latents.reproduce.giannone_transfer import Probe, on_frame
+from pyro_latents.reproduce.giannone import BUDGETS, KINDS, job_of
+from pyro_latents.reproduce.giannone_floors import (
+    accuracies,
+    on_frame,
+    pixels,
+    principal_components,
+)
+from pyro_latents.reproduce.giannone_transfer import Probe
 from pyro_latents.reproduce.tables import experiments, reproduce
 from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
 QUICK, HOURS, PAPER = BUDGETS
 TINY = replace(
-    QUICK, images=40, steps=1, test_images=8, particles=3, own={"labelled": 60, "tested": 20}
+    QUICK,
+    images=40,
+    steps=1,
+    test_images=8,
+    particles=3,
+    own={"labelled": 200, "tested": 20, "seeds": 1},
 )
-NAMES = ("table1", "transfer", "ablation", "figure2", "figure3", "figure4", "likelihood")
+NAMES = ("table1", "transfer", "ablation", "floors", "figure2", "figure3", "figure4", "likelihood")
 
 
 def context(tmp_path, budget=TINY, data="digits"):
@@ -28,34 +42,56 @@ def test_every_table_and_figure_is_there():
     assert {f"giannone-{name}" for name in NAMES} <= set(experiments())
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """A few of the rows, which are many trainings."""
+    monkeypatch.setattr(giannone_transfer, "MODELS", ("VAE", "TVAE, KL per triplet"))
+    monkeypatch.setattr(giannone_transfer, "COHERENCE", giannone_transfer.COHERENCE[-2:])
+    monkeypatch.setattr(giannone_turns, "MODELS", ("TVAE, matrix", "VAE+"))
+    monkeypatch.setattr(giannone_floors, "SIZES", (10,))
+
+
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "table1"])  # as transfer
 def test_each_writes_its_numbers_and_pictures(name, tmp_path):
     reproduce(f"giannone-{name}", out=tmp_path, budget=TINY, data="digits", processes=1)
     written = json.loads((tmp_path / f"giannone-{name}.json").read_text())
     assert written["rows"]
     assert all(len(row) == len(written["columns"]) for row in written["rows"])
-    assert written["settings"]["training_images"] == 40
+    assert name == "floors" or written["settings"]["training_images"] == 40
     for path in written["figures"]:
         assert (tmp_path / path.split("/")[-1]).stat().st_size > 1000
 
 
 def test_the_table_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
-    probe = Probe(50.0, 80.0, 1.0, "made up")
-    monkeypatch.setattr(Context, "apply", lambda self, _, jobs: [probe] * len(jobs))
+    probes = [Probe(50.0, 52.0, 80.0, 70.0), Probe(52.0, 52.0, 80.0, 70.0)]
+    two = replace(TINY, own={**TINY.own, "seeds": 2})
+    monkeypatch.setattr(
+        Context, "apply", lambda self, _, jobs: [probes[job.seed % 2] for job in jobs]
+    )
+    for name in ("_without_network", "transfer_data"):
+        monkeypatch.setattr(giannone_transfer, name, lambda *_, **__: probes[0])
+    monkeypatch.setattr(Probe, "asked", Examples(torch.zeros(0)), raising=False)
     monkeypatch.setattr(giannone_transfer, "settings_of", lambda *_, **own: own)
-    result = giannone_transfer.table1.run(context(tmp_path, data=None))
-    assert len(result.rows) == 6
-    assert result.rows[-1][:6] == ["TVAE", 100, 90.6, 50.0, 98.1, 80.0]
-    assert result.rows[-1][6:10] == [81.2, 50.0, 86.9, 80.0]
+    result = giannone_transfer.table1.run(context(tmp_path, two, data=None))
+    rows = {tuple(row[:3]): row[3:] for row in result.rows}
+    assert len(result.rows) == 2 * (3 + 2 * len(giannone_transfer.MODELS))
+    assert rows["middle", "PCA", 100][:2] == [None, 50.0]
+    assert rows["middle", "TVAE", 100] == [
+        *(90.6, 51.0, 1.0, 52.0, 0.0, 98.1, 80.0, 70.0),
+        *(81.2, 51.0, 1.0, 52.0, 0.0, 86.9, 80.0, 70.0),
+    ]
+    assert rows["shrunken", "TVAE, KL per triplet", 10][0] is None
+    assert all(len(row) == len(result.columns) for row in result.rows)
 
 
 def test_the_paper_budget_is_appendix_b(tmp_path):
-    for kind in ("VAE", "VAE+", "TVAE"):
+    for kind in KINDS:
         job = job_of(context(tmp_path, PAPER), kind, "mnist", 100)
         s = job.build().story
         assert job.images is PAPER.steps is None
         assert (s.epochs, s.learning_rate, s.halve_every, s.batch_size) == (200, 1e-4, 50, 100)
-        assert (s.z_dim, s.validation) == (100, 0)
+        assert (s.z_dim, s.validation) == (100, 10_000)
 
 
 def test_hours_are_all_images_and_a_shorter_schedule(tmp_path):
@@ -67,45 +103,98 @@ def test_hours_are_all_images_and_a_shorter_schedule(tmp_path):
 def test_models_of_other_numbers_have_folders_of_their_own(tmp_path):
     jobs = [
         job_of(context(tmp_path), "TVAE", "mnist", 10, **numbers)
-        for numbers in ({}, {"mmd_weight": 1.0}, {"mmd_weight": 10.0}, {"indirect_views": True})
+        for numbers in ({}, {"coherence_weight": 1.0}, {"coherence": "kl"}, {"seed": 1})
     ]
-    assert len({job.folder for job in jobs}) == len(jobs)
+    jobs += [job_of(context(tmp_path), kind, "mnist", 10) for kind in KINDS if kind != "TVAE"]
+    jobs.append(job_of(context(tmp_path), "TVAE", "mnist", 10, shrink=0.7))
+    assert len({job.folder for job in jobs}) == len(jobs) - 1  # KL per triplet, twice
     assert jobs[0].folder == tmp_path / "triplet-tvae-mnist-10"
 
 
 def test_the_middle_of_larger_images_is_kept():
     x = torch.zeros(2, 1, 40, 40)
     x[:, :, 6, 6] = 1.0
-    framed = on_frame(Examples(x, torch.tensor([0, 1]))).x
+    framed = on_frame(Examples(x, torch.tensor([0, 1])), "middle").x
     assert framed.shape == (2, 1, 28, 28)
     assert framed[0, 0, 0, 0] == 1.0
     with pytest.raises(UserError, match="20x20 pixels are too small"):
-        on_frame(Examples(torch.zeros(1, 1, 20, 20)))
+        on_frame(Examples(torch.zeros(1, 1, 20, 20)), "middle")
 
 
-def test_a_vae_transforms_by_half_the_difference_of_the_views(tmp_path):
-    parts = job_of(context(tmp_path), "VAE", "digits", 4).build()
+def test_larger_images_are_whole_where_they_are_shrunken():
+    x = torch.zeros(1, 1, 40, 40)
+    x[..., 1:5, 30:38] = 1.0
+    shown = on_frame(Examples(x, torch.tensor([0])), "shrunken").x
+    assert shown.shape == (1, 1, 28, 28)
+    assert shown.sum() == pytest.approx(0.49 * x.sum().item(), rel=0.1)
+    assert shown[..., :4, 21:27].sum() / shown.sum() > 0.95
+    # Images of the encoder's size are as small as those that were larger.
+    padded = torch.nn.functional.pad(x[..., 6:-6, 6:-6], (6, 6, 6, 6))
+    inner = on_frame(Examples(x[..., 6:-6, 6:-6], torch.tensor([0])), "shrunken").x
+    expected = on_frame(Examples(padded, torch.tensor([0])), "shrunken").x
+    torch.testing.assert_close(inner, expected, atol=1e-5, rtol=0)
+
+
+def test_principal_components_are_scikit_learns():
+    x = torch.rand(50, 1, 4, 4)
+    theirs = PCA(3).fit(x.flatten(1).numpy()).transform(x.flatten(1).numpy())
+    ours = principal_components(x, 3)(x)
+    torch.testing.assert_close(ours.abs(), torch.tensor(theirs).abs(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_floor_is_the_accuracy_of_neighbours_among_pixels():
+    digits = zoo.recipe("vae-digits").splits
+    known = giannone_floors.Known(digits.train, digits.test)
+    three, one = accuracies(pixels, known, (3, 1))
+    assert 95 < one < 100
+    assert 95 < three < 100
+
+
+@pytest.mark.parametrize("kind", ["VAE+", "VAE"])
+def test_a_vae_transforms_by_half_the_difference_of_the_views(kind, tmp_path):
+    parts = job_of(context(tmp_path), kind, "digits", 4).build()
     x = parts.splits.test.x[:3]
     x1, x2, others = x, x.flip(-1), x.flip(-2)
-    upright, moved, back = giannone.transferred(parts, x1, x2, others)
+    upright, moved, back = giannone_turns.transferred(parts, x1, x2, others)
     z1, z2, z = (image_codes(parts.guide, part) for part in (x1, x2, others))
-    torch.testing.assert_close(upright, giannone.decoded(parts.model, z))
-    torch.testing.assert_close(moved, giannone.decoded(parts.model, z + (z1 - z2) / 2))
-    torch.testing.assert_close(back, giannone.decoded(parts.model, z - (z1 - z2) / 2))
+    torch.testing.assert_close(upright, giannone.decoded(parts, z))
+    torch.testing.assert_close(moved, giannone.decoded(parts, z + (z1 - z2) / 2))
+    torch.testing.assert_close(back, giannone.decoded(parts, z - (z1 - z2) / 2))
 
 
 def test_a_transformation_moves_there_and_its_inverse_back(tmp_path):
     parts = job_of(context(tmp_path), "TVAE", "digits", 4).build()
     x = parts.splits.test.x[:3]
-    upright, moved, back = giannone.transferred(parts, x, x.flip(-1), x)
+    upright, moved, back = giannone_turns.transferred(parts, x, x.flip(-1), x)
     z1, z2 = (image_codes(parts.guide, part) for part in (x, x.flip(-1)))
     T = parts.guide.transformation_posterior(z1, z2).mean.detach()
-    torch.testing.assert_close(moved, giannone.decoded(parts.model, z1 + T))
-    torch.testing.assert_close(back, giannone.decoded(parts.model, z1 - T))
+    torch.testing.assert_close(moved, giannone.decoded(parts, z1 + T))
+    torch.testing.assert_close(back, giannone.decoded(parts, z1 - T))
 
 
 def test_correlation_and_slope():
     angle = torch.tensor([-2.0, -1.0, 1.0, 2.0])
-    assert giannone.correlation(angle, -3 * angle) == pytest.approx(-1)
-    assert giannone.slope(angle, -3 * angle) == pytest.approx(-3)
-    assert giannone.correlation(angle, torch.ones(4)) == 0
+    assert giannone_turns.correlation(angle, -3 * angle) == pytest.approx(-1)
+    assert giannone_turns.slope(angle, -3 * angle) == pytest.approx(-3)
+    assert giannone_turns.correlation(angle, torch.ones(4)) == 0
+
+
+class Rotating(torch.nn.Module):
+    """Programs whose code is the image, so that turns are those of the pixels."""
+
+    def image_guide(self):
+        return self
+
+    def posterior(self, x):
+        return {"z": Normal(x.flatten(1), 1e-3).to_event(1)}
+
+
+def test_images_that_are_turned_themselves_have_the_angles_of_the_triplets(monkeypatch, tmp_path):
+    parts = job_of(context(tmp_path), "VAE+", "digits", 4).build()
+    parts.guide = Rotating()
+    monkeypatch.setattr(giannone_turns, "decoded", lambda parts, z: z.unflatten(1, (1, 28, 28)))
+    _, ceiling = giannone_turns.turns(parts, parts.splits.test, triplets=60, seed=0)
+    assert ceiling.correlation > 0.97
+    assert ceiling.inverse_correlation < -0.97
+    assert ceiling.slope == pytest.approx(1, abs=0.05)
+    assert ceiling.inverse_slope == pytest.approx(-1, abs=0.05)

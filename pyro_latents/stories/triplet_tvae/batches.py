@@ -36,15 +36,18 @@ class AffineRanges:
         shear: Largest shear of a view.
         shift: Largest translation of a view in x or y, in pixels.
         crop: Smallest side of the random crop of a view, as a part of the image's; 1 for no crop.
+        shrink: Factor by which all images are made smaller first, about their middle: the frame
+            in which larger ones would be shown whole. 1 leaves them as they are.
     """
 
     angle: float = 45.0
     shear: float = 0.1
     shift: float = 2.0
     crop: float = 0.85
+    shrink: float = 1.0
 
     def check_ranges(self) -> None:
-        """Raise a `UserError` if a range is negative, or the crop not in (0, 1]."""
+        """Raise a `UserError` if a range is negative, or the crop or the frame not in (0, 1]."""
         if min(self.angle, self.shear, self.shift) < 0:
             raise UserError(
                 f"the ranges of angle ({self.angle}), shear ({self.shear}) and shift "
@@ -52,6 +55,8 @@ class AffineRanges:
             )
         if not 0 < self.crop <= 1:
             raise UserError(f"the crop is a part of the image's side, in (0, 1]; got {self.crop}.")
+        if not 0 < self.shrink <= 1:
+            raise UserError(f"--shrink is a factor in (0, 1]; got {self.shrink}.")
 
     def draw_maps(self, size: int, generator: torch.Generator) -> AffineMap:
         """Draw the maps of `size` images, about their centres."""
@@ -75,6 +80,11 @@ class AffineRanges:
         return zoom.unsqueeze(-1) * torch.eye(2, device=u.device), -zoom * centre
 
 
+def shrunken(x: Tensor, factor: float) -> Tensor:
+    """Return images made smaller about their middle, in a frame of the same size."""
+    return x if factor == 1 else move(x, factor * torch.eye(2, device=x.device))
+
+
 def inverse(transformation: AffineMap) -> AffineMap:
     """Return the maps that undo the given ones."""
     linear, shift = transformation
@@ -89,28 +99,25 @@ def composed(first: AffineMap, then: AffineMap) -> AffineMap:
 
 
 @dataclass(frozen=True)
-class Triplets(Plain):
-    """Images with a random view and its inverse view: ``(x, x1, x2)``."""
+class Framed(Plain):
+    """Images in the frame of the ranges: ``(x,)``."""
 
     ranges: AffineRanges = AffineRanges()
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return the images at `index` and their views, each `batch channels height width`."""
-        x = self.examples.x[index]
-        there = self.ranges.draw_maps(len(x), generator)
-        return x, *views(x, there, self.ranges, generator)
+        """Return the images at `index`, of shape `batch channels height width`."""
+        return (shrunken(self.examples.x[index], self.ranges.shrink),)
 
 
-class Augmented(Triplets):
-    """One member of a random triplet of each image: ``(x,)``, the training data of VAE+.
-
-    The image itself, its view and its inverse view are equally likely, so that the model sees
-    the distribution of images that the triplet story does.
-    """
+@dataclass(frozen=True)
+class Triplets(Framed):
+    """Images with a random view and its inverse view: ``(x, x1, x2)``."""
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return one image for each of `index`, of shape `batch channels height width`."""
-        return (_one_of(torch.stack(super().__call__(index, generator)), generator),)
+        """Return the images at `index` and their views, each `batch channels height width`."""
+        (x,) = super().__call__(index, generator)
+        there = self.ranges.draw_maps(len(x), generator)
+        return x, *views(x, there, self.ranges, generator)
 
 
 def views(
