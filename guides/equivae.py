@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.guides.families import Family
-from pyro_latents.models.equivae import Codes, SetEncoder
+from pyro_latents.nets.sets import SetEncoder, Sets
 from pyro_latents.programs import centre
 
 
@@ -53,7 +53,7 @@ class EquiVAEGuide(PyroModule):
         self,
         x: Tensor,
         y: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
         *,
         size: int = 1,
     ) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ class EquiVAEGuide(PyroModule):
         return self.infer(x, y, sets)
 
     def posterior(
-        self, x: Tensor, y: Tensor | None = None, sets: Tensor | Codes | None = None
+        self, x: Tensor, y: Tensor | None = None, sets: Sets | None = None
     ) -> dict[str, TorchDistributionMixin]:
         """Return the distribution of each latent site; that of `v` is at the likeliest class."""
         codes = self.invariant(sets)
@@ -74,7 +74,7 @@ class EquiVAEGuide(PyroModule):
         self,
         x: Tensor,
         y: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
         *,
         part: str = "",
     ) -> dict[str, Tensor]:
@@ -122,10 +122,10 @@ class SemiSupervisedGuide(EquiVAEGuide):
     def forward(  # type: ignore[override]
         self,
         x: Tensor,
-        class_sets: Tensor | Codes | None = None,
+        class_sets: Sets | None = None,
         x_labelled: Tensor | None = None,
         y_labelled: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
         *,
         size: int = 1,
     ) -> dict[str, Tensor]:
@@ -138,10 +138,10 @@ class SemiSupervisedGuide(EquiVAEGuide):
     def posterior(  # type: ignore[override]
         self,
         x: Tensor,
-        class_sets: Tensor | Codes | None = None,
+        class_sets: Sets | None = None,
         x_labelled: Tensor | None = None,
         y_labelled: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
     ) -> dict[str, TorchDistributionMixin]:
         """Return the distribution of each latent site of both kinds of points."""
         found = super().posterior(x, None, class_sets)
@@ -156,10 +156,10 @@ class SemiSupervisedGuide(EquiVAEGuide):
     def classify(
         self,
         x: Tensor,
-        class_sets: Tensor | Codes | None = None,
+        class_sets: Sets | None = None,
         x_labelled: Tensor | None = None,
         y_labelled: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
     ) -> None:
         """Observe the known labels under `q(y | x)`, at the site ``y_aux``.
 

@@ -10,8 +10,9 @@ Model and guide need the same :math:`r_y`. Both are programs of the sets, and ea
 its own; whoever runs both on one batch encodes its sets first, with :meth:`EquiVAE.encoded`, and
 gives both programs the `Codes` in the place of the sets. Programs that are given sets encode them
 each for itself: the same codes in evaluation, and in training codes under another dropout, which
-leaves the objective a bound and costs the time. A guide of one's own finds the `Codes` there too,
-and `SetEncoder` takes either.
+leaves the objective a bound and costs the time. A guide of one's own finds the `Codes` there too.
+Sets of one step may share members, a `Pool`, of which each is encoded once; `SetEncoder` takes all
+three.
 
 Names: :math:`f_\mathrm{inv}` -> ``invariant``, :math:`D^y_\mathrm{lab}` -> ``sets``.
 
@@ -22,7 +23,6 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyro
@@ -32,62 +32,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
-from pyro_latents.nets.conv import over_leading
+from pyro_latents.nets.sets import Codes, Pool, SetEncoder, Sets, mean_codes
 from pyro_latents.programs import evaluation_mode
 
 ROWS = 1_000  # points that class means are computed of at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Codes:
-    """Codes in the place of the sets that they are of.
-
-    Args:
-        r: Of shape `*leading r_dim`.
-    """
-
-    r: Tensor
-
-    def __len__(self) -> int:
-        return len(self.r)
-
-
-class SetEncoder(nn.Module):
-    r"""The code of a set: the mean of a network over its members, equation (2).
-
-    .. math:: r = \frac{1}{m} \sum_{i=1}^m f_\mathrm{inv}(x_i)
-
-    The value does not depend on the order of the members. Where no sets are given, the codes are
-    those of the classes, the means over all labelled points: the buffer ``class_means``, zero
-    until :meth:`EquiVAE.refresh_class_means` has been called.
-
-    Args:
-        network: Maps `n *x_shape` to `n r_dim`.
-        r_dim: Size of a code.
-        num_classes: The number of classes.
-        event_dims: The number of dimensions of one member.
-    """
-
-    class_means: Tensor
-
-    def __init__(
-        self, network: nn.Module, r_dim: int, num_classes: int, event_dims: int = 3
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.r_dim = r_dim
-        self.event_dims = event_dims
-        self.register_buffer("class_means", torch.zeros(num_classes, r_dim))
-
-    def forward(self, sets: Tensor | Codes | None = None) -> Tensor:
-        """Map `*leading m *x_shape` to `*leading r_dim`; without sets, return the class means."""
-        if sets is None:
-            return self.class_means
-        return sets.r if isinstance(sets, Codes) else self.embed(sets).mean(-2)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Return `f_inv(x)` of single members, `*leading *x_shape` to `*leading r_dim`."""
-        return over_leading(self.network, x, self.event_dims)
 
 
 class EquiVAE(PyroModule):
@@ -144,7 +92,7 @@ class EquiVAE(PyroModule):
         self,
         x: Tensor | None = None,
         y: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
         *,
         size: int = 1,
     ) -> Tensor:
@@ -154,7 +102,8 @@ class EquiVAE(PyroModule):
             x: Observations, of shape `batch *x_shape`; without them the process draws its own.
             y: Their classes, integers of shape `batch`; without them they are latent.
             sets: With `y`, one complementary set a point, `batch m *x_shape`; without, one a
-                class, `classes m *x_shape`. By default the class means are the codes.
+                class, `classes m *x_shape`; or such sets as a `Pool`. By default the class means
+                are the codes.
             size: The number of draws when neither `x` nor `y` is given.
 
         Returns:
@@ -166,7 +115,7 @@ class EquiVAE(PyroModule):
         self,
         x: Tensor | None = None,
         y: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
         *,
         size: int = 1,
         part: str = "",
@@ -186,9 +135,21 @@ class EquiVAE(PyroModule):
             return pyro.sample(f"x{part}", self.likelihood(self.decoder(joined(r, v))), obs=x)
 
     def encoded(self, *batch: Any) -> tuple[Any, ...]:
-        """Return the arguments of :meth:`forward` with `Codes` in the place of their sets."""
+        """Return the arguments of :meth:`forward` with `Codes` in the place of their sets.
+
+        Pools of the same members are encoded together.
+        """
+        known: dict[int, Tensor] = {}
+
+        def codes(sets: Sets) -> Codes:
+            if not isinstance(sets, Pool):
+                return Codes(self.invariant(sets))
+            if id(sets.members) not in known:
+                known[id(sets.members)] = self.invariant.embed(sets.members)
+            return Codes(mean_codes(known[id(sets.members)], sets))
+
         return tuple(
-            Codes(self.invariant(given)) if i in self.sets_at and given is not None else given
+            codes(given) if i in self.sets_at and given is not None else given
             for i, given in enumerate(batch)
         )
 
@@ -215,14 +176,17 @@ class EquiVAE(PyroModule):
             parts = x.split(ROWS)
             return torch.cat([self.invariant.embed(part.to(self.class_means)) for part in parts])
 
-    def _check(self, x: Tensor | None, y: Tensor | None, sets: Tensor | Codes | None) -> None:
+    def _check(self, x: Tensor | None, y: Tensor | None, sets: Sets | None) -> None:
         if y is not None and x is not None and len(y) != len(x):
             raise ValueError(f"EquiVAE expects one y for each of the {len(x)} x; got {len(y)}.")
         expected = self.num_classes if y is None else len(y)
-        if sets is not None and len(sets) != expected:
+        if sets is None:
+            return
+        count = len(sets.shares if isinstance(sets, Pool) else sets)
+        if count != expected:
             raise ValueError(
                 f"EquiVAE expects {expected} sets, "
-                f"{'one a class without y' if y is None else 'one for each y'}; got {len(sets)}."
+                f"{'one a class without y' if y is None else 'one for each y'}; got {count}."
             )
 
 
@@ -239,10 +203,10 @@ class SemiSupervisedEquiVAE(EquiVAE):
     def forward(  # type: ignore[override]
         self,
         x: Tensor | None = None,
-        class_sets: Tensor | Codes | None = None,
+        class_sets: Sets | None = None,
         x_labelled: Tensor | None = None,
         y_labelled: Tensor | None = None,
-        sets: Tensor | Codes | None = None,
+        sets: Sets | None = None,
         *,
         size: int = 1,
     ) -> Tensor:
@@ -251,10 +215,11 @@ class SemiSupervisedEquiVAE(EquiVAE):
         Args:
             x: Unlabelled observations, of shape `batch *x_shape`; without them the process draws
                 its own.
-            class_sets: One set a class, `classes m *x_shape`; by default the class means are used.
+            class_sets: One set a class, `classes m *x_shape` or a `Pool`; by default the class
+                means are used.
             x_labelled: Labelled observations, of shape `labelled *x_shape`, or None.
             y_labelled: Their classes, integers of shape `labelled`.
-            sets: Their complementary sets, of shape `labelled m *x_shape`.
+            sets: Their complementary sets, of shape `labelled m *x_shape` or a `Pool`.
             size: The number of draws when nothing is observed.
 
         Returns:

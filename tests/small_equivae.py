@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from pyro_latents.guides.equivae import EquiVAEGuide, SemiSupervisedGuide
 from pyro_latents.guides.families import MeanField
-from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE, SetEncoder, joined
+from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE, joined
 from pyro_latents.nets.mlp import DenseDecoder
+from pyro_latents.nets.sets import SetEncoder
 
 SHAPE, CLASSES, R, V = (1, 4, 4), 3, 3, 2
 

@@ -37,9 +37,10 @@ from torch import nn
 from pyro_latents.data.batches import Batches
 from pyro_latents.data.sources import load
 from pyro_latents.distributions.likelihoods import Bernoulli
-from pyro_latents.models.equivae import Codes, SetEncoder, joined
+from pyro_latents.models.equivae import joined
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.mlp import DenseDecoder
+from pyro_latents.nets.sets import Codes, SetEncoder
 from pyro_latents.plots import image_rows
 from pyro_latents.stories.equivae.batches import ClassTable, Complementary
 from pyro_latents.stories.equivae.networks import EquivariantEncoder, InvariantEncoder
@@ -59,12 +60,16 @@ train, test = splits.train, splits.test
 # ## Complementary sets
 #
 # Each image $x$ of class $y$ comes with $m$ *other* images of its class, a new choice in every
-# batch, with $m$ drawn too. They can tell a model what a 3 is, but not how this 3 was written.
+# batch, with $m$ drawn too, for each image. They can tell a model what a 3 is, but not how this 3 was
+# written. The sets of a batch share their members, a `Pool`, so that each is encoded once: a row of
+# `shares` has what every member counts in one image's set.
 
 # %%
 batches = Batches(Complementary(train, ClassTable(train, 10), m_max=5), 100, seed=0)
 x, y, sets = batches.batch(1)
-image_rows({"x": x[:12], **{f"set, {i + 1}": sets[:12, i] for i in range(sets.shape[1])}})
+most = sets.shares[:12].topk(5, dim=1)
+members = sets.members[most.indices] * (most.values > 0)[..., None, None, None]
+image_rows({"x": x[:12], **{f"set, {i + 1}": members[:, i] for i in range(5)}})
 
 # %% [markdown]
 # ## The model

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any, TypeVar
 
 import torch
@@ -178,6 +180,13 @@ class Result:
         lines = ["| " + " | ".join(row) + " |" for row in cells]
         lines.insert(1, "|" + "|".join("-" * (len(cell) + 2) for cell in cells[0]) + "|")
         return "\n".join([self.title, "", *lines, *["", *self.notes][: 1 + len(self.notes)], ""])
+
+
+def mean_and_error(values: list[float]) -> list[Any]:
+    """Return the mean, its standard error as Feige (2019) has it, and the number of trials."""
+    mean = fmean(values) if values else None
+    error = pstdev(values) / math.sqrt(len(values) - 1) if len(values) > 1 else None
+    return [mean, error, len(values)]
 
 
 def labels(examples: Examples) -> Tensor:

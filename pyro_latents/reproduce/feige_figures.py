@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.bound import bound_terms
-from pyro_latents.files import write_json
+from pyro_latents.files import write_atomically, write_json
 from pyro_latents.models.equivae import joined
 from pyro_latents.programs import centre
 from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels, tiled
 from pyro_latents.reproduce.feige import (
+    BENCHMARK,
     BUDGETS,
     TAKES,
-    code_error,
+    benchmark_of,
+    code_errors,
     job_of,
-    model_and_benchmark,
+    network_of,
     settings_of,
+    untrained,
 )
 from pyro_latents.runs.recipe import Run
 from pyro_latents.stories.equivae.batches import ClassTable
@@ -38,6 +42,10 @@ PLANE_CLASSES = (3, 4, 5, 6)  # of figure 5
 PLANE_SIDE = 10  # images a side of a grid of figure 5
 ROWS = 1_000
 TERMS = ("elbo", "reconstruction", "kl_v")
+NO_UMAP = [
+    "The planes are principal components: umap-learn is not installed. For the paper's, "
+    "pip install 'pyro_latents[umap]'."
+]
 
 
 @experiment("feige-figure3", BUDGETS, takes=TAKES)
@@ -47,9 +55,7 @@ def figure3(context: Context) -> Result:
     parts, curve = _trained_with_curve(context, job)
     shown = _shown(parts)
     generator = torch.Generator().manual_seed(context.seed)
-    table = ClassTable(shown, parts.splits.num_classes)
-    members = table.complements(torch.arange(len(shown)), SETS_SHOWN, generator)
-    r = parts.model.embed(shown.x)[members].mean(1)
+    r = _codes_of_sets(parts.model.embed(shown.x), labels(shown), generator)
     v = equivariant(parts, shown, r)
     figure = Figure(figsize=(13, 4), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -69,7 +75,7 @@ def figure3(context: Context) -> Result:
         rows=[[epoch, *map(row.get, TERMS)] for epoch, row in zip(epochs, curve, strict=True)],
         settings={**settings_of(job), "plane": method, "set_size": SETS_SHOWN},
         figures=[context.save(figure, "feige-figure3")],
-        notes=["The paper has a figure without numbers here."],
+        notes=["The paper has a figure without numbers here.", *NO_UMAP[method == "UMAP" :]],
     )
 
 
@@ -77,7 +83,7 @@ def figure3(context: Context) -> Result:
 def figure4(context: Context) -> Result:
     """Samples, interpolations, styles across classes, and what is in r and in v (figure 4)."""
     job = _job(context)
-    parts, benchmark = model_and_benchmark(job)
+    parts, benchmark = _model_and_benchmark(job)
     classes = torch.arange(parts.model.num_classes)
     generator = torch.Generator().manual_seed(context.seed)
     y = classes.repeat_interleave(SAMPLES)
@@ -94,7 +100,8 @@ def figure4(context: Context) -> Result:
     train, test = parts.splits.train, parts.splits.test
     torch.manual_seed(mixed_seed(context.seed))
     codes = [_codes(parts, part) for part in (train, test)]
-    errors = [code_error(job, [part[kind] for part in codes], [train, test]) for kind in codes[0]]
+    points = [train, test]
+    errors = [code_errors(job, [part[kind] for part in codes], points)[0] for kind in codes[0]]
     chance = torch.bincount(labels(test)).max() / len(test)
     return Result(
         title="What is in the two codes (%)",
@@ -181,6 +188,27 @@ def _trained_with_curve(context: Context, job: Job) -> tuple[Parts, list[dict[st
     return Run(job.folder).parts.to("cpu"), curve
 
 
+def _model_and_benchmark(job: Job) -> tuple[Parts, nn.Module]:
+    """Train a model and the benchmark classifier side by side; both are on the processor."""
+    paths = job.context.apply(_path, [job, replace(job, label=BENCHMARK)])
+    parts = Run(paths[0]).parts.to("cpu")
+    network = network_of(parts)
+    network.load_state_dict(torch.load(paths[1], weights_only=True))
+    return parts, network.eval()
+
+
+def _path(job: Job) -> Path:
+    """Train a model or the benchmark, and return its folder or the file of its state."""
+    if job.label != BENCHMARK:
+        return job.train().path
+    path = job.folder.with_name(f"benchmark-{job.folder.name}.pt")
+    if not path.exists():
+        state = benchmark_of(job, untrained(job)).cpu().state_dict()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: torch.save(state, file))
+    return path
+
+
 def _split(parts: Parts) -> str:
     """The split that the paper shows; the test images where there are no validation images."""
     return "validation" if len(parts.splits.validation) else "test"
@@ -188,6 +216,18 @@ def _split(parts: Parts) -> str:
 
 def _shown(parts: Parts) -> Examples:
     return getattr(parts.splits, _split(parts))
+
+
+def _codes_of_sets(codes: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """The mean codes of `SETS_SHOWN` other points of each point's class, uniform among them."""
+    r = torch.empty_like(codes)
+    for label in y.unique():
+        index = torch.nonzero(y == label)[:, 0]
+        index = index[torch.randperm(len(index), generator=generator)]
+        # The next ones on a circle in random order: none is the point itself.
+        others = [codes[index].roll(-step, 0) for step in range(1, SETS_SHOWN + 1)]
+        r[index] = torch.stack(others).mean(0)
+    return r
 
 
 def _plane(codes: Tensor, seed: int) -> tuple[Tensor, str]:

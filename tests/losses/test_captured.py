@@ -7,6 +7,7 @@ from pyro.distributions import Bernoulli, Normal
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from pyro_latents import captured, zoo
 from pyro_latents.data.batches import Batches
@@ -103,7 +104,8 @@ def recipe_and_batch(name, **settings):
     recipe = zoo.recipe(name, **settings)
     batch = Batches(recipe.batches("train"), 12, seed=0).batch(0)
     nn.ModuleList([recipe.model, recipe.guide]).double()
-    return recipe, [part.double() if part.is_floating_point() else part for part in batch]
+    # A batch may have tuples of tensors in it.
+    return recipe, tree_map(lambda x: x.double() if x.is_floating_point() else x, batch)
 
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO, TraceAnalytic_ELBO])

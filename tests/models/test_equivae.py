@@ -5,14 +5,9 @@ from pyro.infer import Predictive
 from torch import nn
 
 from pyro_latents.distributions.likelihoods import Normal
-from pyro_latents.models.equivae import (
-    Codes,
-    EquiVAE,
-    SemiSupervisedEquiVAE,
-    SetEncoder,
-    joined,
-)
+from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE, joined
 from pyro_latents.nets.mlp import DenseDecoder
+from pyro_latents.nets.sets import Codes, Pool, SetEncoder
 
 pytestmark = pytest.mark.usefixtures("float64")
 SHAPE, CLASSES, R, V = (1, 4, 4), 3, 3, 2
@@ -57,6 +52,33 @@ def test_codes_are_taken_for_their_sets():
     encoder, r = set_encoder(), torch.randn(5, R)
     assert encoder(Codes(r)) is r
     assert encoder() is encoder.class_means
+
+
+def pool_of(sets: torch.Tensor) -> Pool:
+    """The same sets, their members in one pool."""
+    count, m = sets.shape[:2]
+    return Pool(sets.flatten(0, 1), torch.eye(count).repeat_interleave(m, 1) / m)
+
+
+def test_a_pool_is_its_sets_with_each_member_encoded_once():
+    model, seen = make(), []
+    x, y, sets = torch.rand(4, *SHAPE), torch.tensor([0, 1, 2, 0]), torch.rand(4, 5, *SHAPE)
+    torch.testing.assert_close(model.invariant(pool_of(sets)), model.invariant(sets))
+    v = torch.randn(4, V)
+    found, expected = (scored(model, x, y, given, v=v) for given in (pool_of(sets), sets))
+    torch.testing.assert_close(found["x"]["log_prob"], expected["x"]["log_prob"])
+    # A member in several sets, and pools of the same members.
+    members, shares = sets[0], torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0.25, 0.25, 0.25, 0.25]])
+    model.invariant.network.register_forward_hook(lambda layer, given, out: seen.append(len(out)))
+    semi = make(SemiSupervisedEquiVAE)
+    semi.invariant = model.invariant
+    of_class, of_points = Pool(members, shares), Pool(members, shares[:1])
+    _, class_codes, _, _, codes = semi.encoded(x, of_class, x[:1], y[:1], of_points)
+    assert seen == [5]
+    each = model.invariant.embed(members)
+    torch.testing.assert_close(class_codes.r[0], each[:2].mean(0))
+    torch.testing.assert_close(class_codes.r[1], each[1:].mean(0))
+    torch.testing.assert_close(codes.r, class_codes.r[:1])
 
 
 def test_r_is_a_deterministic_site_and_the_mean_over_the_set():

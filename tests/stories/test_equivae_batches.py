@@ -1,17 +1,23 @@
+from collections import Counter
+from itertools import combinations
+from math import comb
+
 import pytest
 import torch
+from scipy.stats import chi2
 
 from pyro_latents.data.batches import Batches
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
+from pyro_latents.nets.sets import Pool
 from pyro_latents.stories.equivae.batches import (
     ClassTable,
     Complementary,
     Mixed,
     OfClass,
     WithClassSets,
+    WithSets,
     balanced_labels,
-    drawn_size,
     without,
 )
 
@@ -32,52 +38,78 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_a_complementary_set_is_of_the_class_and_without_the_point():
+def members_of(sets: Pool) -> list[torch.Tensor]:
+    """The members of each set."""
+    return [sets.members[row > 0] for row in sets.shares]
+
+
+def test_a_complementary_set_is_of_the_class_without_the_point_and_without_copies():
     table = ClassTable(numbered(), CLASSES)
     maker = Complementary(table.examples, table, m_max=7)
     for number in range(20):
         index = torch.randint(30, (50,))
         x, y, sets = maker(index, generator().manual_seed(number))
-        members = sets.long()
         assert torch.equal(x.long(), index)
-        assert (table.examples.y[members] == y[:, None]).all()
-        assert (members != index[:, None]).all()
+        torch.testing.assert_close(sets.shares.sum(1), torch.ones(50))
+        for i, members in enumerate(members_of(sets)):
+            assert (table.examples.y[members.long()] == y[i]).all()
+            assert index[i] not in members
+            assert len(members.unique()) == len(members) == round(1 / sets.shares[i].max().item())
 
 
-def test_every_other_point_of_the_class_is_drawn_equally_often():
-    members = ClassTable(Examples(torch.arange(6.0), torch.tensor([0, 1, 0, 0, 1, 0])), 2)
-    index = torch.full((40_000,), 2)
-    drawn = members.complements(index, 1, generator()).flatten()
-    counts = torch.bincount(drawn, minlength=6).double() / 40_000
-    expected = torch.tensor([1 / 3, 0, 0, 1 / 3, 0, 1 / 3]).double()
-    torch.testing.assert_close(counts, expected, atol=0.01, rtol=0)
+def test_sizes_and_members_have_the_law_of_sets_drawn_one_by_one():
+    # A class of six with the point 2, and one of three: the largest set of five others is three.
+    y = torch.tensor([0, 1, 0, 0, 1, 0, 0, 1, 0])
+    examples = Examples(torch.arange(9.0), y)
+    maker = Complementary(examples, ClassTable(examples, 2), m_max=3, pool=1)
+    index, counts = torch.tensor([2, 2, 4]), Counter()
+    draws = 2_000
+    source = generator()
+    for _ in range(draws):
+        sets = maker(index, source)[2]
+        assert len(sets.members) == 2 * 4  # one more than the largest set, of each class
+        first, _, other = members_of(sets)
+        counts[tuple(sorted(first.tolist()))] += 1
+        assert set(other.tolist()) <= {1.0, 7.0}
+    # Every size is as likely as another, and within it every set of the other five.
+    expected = {
+        tuple(members): draws / 3 / comb(5, m)
+        for m in (1, 2, 3)
+        for members in combinations((0.0, 3.0, 5.0, 6.0, 8.0), m)
+    }
+    assert set(counts) == set(expected)
+    statistic = sum((counts[key] - mean) ** 2 / mean for key, mean in expected.items())
+    assert statistic < chi2.ppf(0.999, len(expected) - 1)
 
 
-def test_the_size_of_a_set_is_uniform_and_the_same_within_a_batch():
+def test_points_of_one_batch_have_sizes_of_their_own():
     examples = numbered(300)
-    batches = Batches(Complementary(examples, table(examples), m_max=3), 1, seed=0)
-    sizes = torch.tensor([sets.shape[1] for _, _, sets in batches])
-    shares = torch.bincount(sizes, minlength=4) / len(sizes)
-    assert shares[0] == 0
-    assert (shares[1:] - 1 / 3).abs().max() < 0.1
+    maker = Complementary(examples, table(examples), m_max=4)
+    shares = maker(torch.arange(300), generator())[2].shares
+    sizes = (shares > 0).sum(1)
+    assert torch.equal(sizes.unique(), torch.arange(1, 5))
+    assert (torch.bincount(sizes)[1:] / 300 - 1 / 4).abs().max() < 0.1
 
 
-class OnDevice:
-    """A generator of an accelerator, of which nothing is drawn."""
+def test_a_class_with_few_points_has_sets_of_at_most_the_others():
+    examples = Examples(torch.arange(8.0), torch.tensor([0, 0, 1, 1, 1, 1, 1, 1]))
+    maker = Complementary(examples, ClassTable(examples, 2), m_max=4)
+    for number in range(20):
+        first, *_ = members_of(maker(torch.arange(8), generator().manual_seed(number))[2])
+        assert first.tolist() == [1.0]
 
-    def initial_seed(self) -> int:
-        return 5
 
-
-def test_the_size_of_a_set_is_known_without_the_device():
-    assert drawn_size(7, OnDevice()) == drawn_size(7, torch.Generator().manual_seed(5))
+def test_no_shape_depends_on_the_draws():
+    examples = numbered(50)
+    maker = Complementary(examples, table(examples), m_max=7)
+    shapes = {(sets.members.shape, sets.shares.shape) for x, y, sets in Batches(maker, 5, seed=0)}
+    assert shapes == {((3 * 10,), (5, 3 * 10))}
 
 
 def test_sets_for_points_from_elsewhere_come_from_the_labelled_ones():
     labelled = numbered()
     others = Examples(torch.arange(100.0, 110.0), torch.arange(10) % CLASSES)
-    maker = Complementary(others, table(labelled), m_max=4, own=False)
-    x, y, sets = maker(torch.arange(10), generator())
+    x, y, sets = WithSets(others, table(labelled), 4)(torch.arange(10), generator())
     assert sets.shape == (10, 4)
     assert (labelled.y[sets.long()] == y[:, None]).all()
 
@@ -87,6 +119,19 @@ def test_there_is_one_set_a_class_for_unlabelled_points():
     x, class_sets = WithClassSets(numbered(9), table(labelled), 5)(torch.arange(4), generator())
     assert x.shape == (4,)
     assert torch.equal(labelled.y[class_sets.long()], torch.arange(CLASSES)[:, None].expand(-1, 5))
+    assert all(len(members.unique()) == 5 for members in class_sets)
+
+
+def test_a_pool_as_large_as_the_classes_gives_each_its_mean_over_all_labelled_points():
+    examples = Examples(torch.arange(9.0), torch.tensor([0, 1, 0, 0, 1, 0, 0, 1, 0]))
+    mixed = Mixed(Examples(torch.zeros(20)), ClassTable(examples, 2), 4)
+    for number in range(5):
+        _, class_sets, *_, sets = mixed(torch.arange(10), generator().manual_seed(number))
+        means = class_sets.shares @ class_sets.members
+        expected = torch.stack([examples.x[examples.y == label].mean() for label in range(2)])
+        torch.testing.assert_close(means, expected)
+        # Both kinds of sets are of the same members, which are encoded once.
+        assert sets.members is class_sets.members
 
 
 @pytest.mark.parametrize(("labels", "points"), [(12, 40), (12, 7)], ids=["fewer", "more"])
@@ -96,10 +141,11 @@ def test_an_epoch_shows_every_labelled_point_evenly(labels, points):
     for x, class_sets, x_labelled, y, sets in Batches(
         Mixed(unlabelled, table(labelled), 4), 5, seed=0
     ):
-        assert len(class_sets) == CLASSES
-        assert len(x_labelled) == len(sets) == len(y) >= len(x)
+        assert len(class_sets.shares) == CLASSES
+        assert len(x_labelled) == len(sets.shares) == len(y) >= len(x)
         assert torch.equal(labelled.y[x_labelled.long()], y)
-        assert (sets != x_labelled[:, None]).all()
+        for point, members in zip(x_labelled, members_of(sets), strict=True):
+            assert point not in members
         seen.append(x_labelled)
     counts = torch.bincount(torch.cat(seen).long(), minlength=labels)
     assert counts.min() >= 1
@@ -151,7 +197,8 @@ def test_sets_are_drawn_from_the_given_generator_alone():
     examples = numbered()
     maker = Complementary(examples, table(examples), 7)
     torch.manual_seed(1)
-    first = maker(torch.arange(9), generator())
+    *first, sets = maker(torch.arange(9), generator())
     torch.manual_seed(2)
-    second = maker(torch.arange(9), generator())
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    *second, others = maker(torch.arange(9), generator())
+    for a, b in zip([*first, *sets], [*second, *others], strict=True):
+        assert torch.equal(a, b)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -40,13 +42,14 @@ def test_dropout_is_off_in_evaluation():
         assert torch.equal(network(given), network(given))
 
 
-def test_images_are_deformed_in_training_only_each_by_its_own_map():
+@pytest.mark.parametrize("kind", [InvariantEncoder, partial(LabelClassifier, dropout=0.0)])
+def test_images_are_deformed_in_training_only_each_by_its_own_map(kind):
     torch.manual_seed(0)
     x = torch.rand(1, 1, 28, 28).expand(3, 2, -1, -1, -1)
-    network = InvariantEncoder((1, 28, 28), 5, deform=0.1)
+    network = kind((1, 28, 28), 5, deform=0.1)
     codes = network(x).reshape(6, 5)
     assert len(codes.unique(dim=0)) == 6
     network.eval()
-    plain = InvariantEncoder((1, 28, 28), 5).eval()
+    plain = kind((1, 28, 28), 5).eval()
     plain.load_state_dict(network.state_dict())
     assert torch.equal(network(x), plain(x))

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from pyro_latents import zoo
 from pyro_latents.data.batches import Batches
@@ -142,7 +143,7 @@ def test_steps_in_every_number_format(phase, label_posterior, dtype, default, mi
     expected = value(*batch).item()
     for program in programs:
         program.to(dtype)
-    batch = [given.to(dtype) if given.is_floating_point() else given for given in batch]
+    batch = tree_map(lambda given: given.to(dtype) if given.is_floating_point() else given, batch)
     torch.set_default_dtype(default)
     try:
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):

@@ -2,7 +2,8 @@
 
 Whoever wants to know it whole opens these files, in this order:
 
-1. `models/equivae.py`: the generative process, equations (1) and (2);
+1. `models/equivae.py`: the generative process, equation (1), on the codes of
+   `nets/sets.py`, equation (2);
 2. `guides/equivae.py`: the posterior, equations (3) and (5);
 3. `stories/equivae/objective.py`: the bounds, equations (4), (6) and (7), on top of
 4. `losses/analytic.py`: the bound with divergences in closed form, and

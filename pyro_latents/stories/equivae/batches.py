@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from pyro_latents.data.batches import Plain, mixed_seed
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
+from pyro_latents.nets.sets import Pool
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class ClassTable:
         return torch.bincount(self.y, minlength=self.num_classes)
 
     @cached_property
+    def largest(self) -> int:
+        """The number of points in the largest class."""
+        return int(self.counts.max())
+
+    @cached_property
+    def smallest(self) -> int:
+        """The number of points in the smallest class."""
+        return int(self.counts.min())
+
+    @cached_property
     def order(self) -> Tensor:
         """The indices of all points, class by class."""
         return torch.argsort(self.y, stable=True)
@@ -61,59 +73,116 @@ class ClassTable:
         """Where each class begins in ``order``, of shape `classes`."""
         return self.counts.cumsum(0) - self.counts
 
-    @cached_property
-    def places(self) -> Tensor:
-        """The place of each point within its class, of shape `n`."""
-        return torch.argsort(self.order) - self.offsets[self.y]
-
-    def complements(self, index: Tensor, m: int, generator: torch.Generator) -> Tensor:
-        """Draw `m` other points of the class of each point, independent of one another.
-
-        Returns indices of shape `len(index) m`; none of row i is ``index[i]``.
-        """
-        y = self.y[index][:, None]
-        place = _below(self.counts[y] - 1, m, generator)
-        # Draws among all but one, with those from its place on moved up by one.
-        place = place + (place >= self.places[index][:, None])
-        return self.order[self.offsets[y] + place]
-
     def members(self, y: Tensor, m: int, generator: torch.Generator) -> Tensor:
-        """Draw `m` points of each of the classes `y`: indices of shape `len(y) m`."""
-        place = _below(self.counts[y][:, None], m, generator)
+        """Draw `m` points of each of the classes `y`, independent of one another.
+
+        Returns indices of shape `len(y) m`. Of a class of thousands, hardly one comes twice.
+        """
+        # In double precision, no draw is rounded up to the bound.
+        u = torch.rand(len(y), m, generator=generator, device=y.device, dtype=torch.float64)
+        place = (u * self.counts[y][:, None]).long()
         return self.order[self.offsets[y][:, None] + place]
 
-    def of_each_class(self, m: int, generator: torch.Generator) -> Tensor:
-        """Draw the points of one set a class, of shape `classes m *x_shape`."""
-        classes = torch.arange(self.num_classes, device=self.examples.device)
-        return self.examples.x[self.members(classes, m, generator)]
+    def of_each_class(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw points of each class, none of them twice.
+
+        Returns indices of shape `classes size`, and which of them are there: a class with fewer
+        points than that has all of them, and its first one in the places that are left.
+        """
+        keys = torch.rand(
+            self.num_classes, self.largest, generator=generator, device=self.y.device
+        )
+        missing = torch.arange(self.largest, device=self.y.device) >= self.counts[:, None]
+        # The smallest of independent keys are a choice without replacement.
+        keys, places = keys.masked_fill(missing, 2.0).topk(size, largest=False)
+        there = keys < 2.0
+        return self.order[self.offsets[:, None] + places * there], there
+
+    def complements(
+        self, index: Tensor, drawn: Tensor, there: Tensor, m_max: int, generator: torch.Generator
+    ) -> Tensor:
+        """Draw a complementary set for each point, of the points drawn of each class.
+
+        Its size is uniform on `1..m_max`, or up to the number of others of its class where there
+        are fewer. Its members are uniform without replacement among these others: the drawn ones
+        are, and of them the set, the point itself left out.
+
+        Args:
+            index: The points, of shape `batch`.
+            drawn: Points of each class, of shape `classes size`, from `of_each_class`; at least
+                `m_max + 1` of each, or all.
+            there: Which of these are there, of the same shape.
+            m_max: The largest set.
+            generator: The source of the draws.
+
+        Returns:
+            What each drawn point counts in the mean of each set, of shape `batch classes*size`.
+        """
+        y = self.y[index]
+        keys, u = torch.rand(
+            len(index), drawn.shape[1] + 1, generator=generator, device=y.device
+        ).split([drawn.shape[1], 1], dim=1)
+        keys = keys.masked_fill((drawn[y] == index[:, None]) | ~there[y], 2.0)
+        most = (self.counts[y] - 1).clamp_max(m_max)[:, None]
+        # A draw that is rounded up to the bound is not counted as one more.
+        m = 1 + (u * most).long().clamp_max(most - 1)
+        shares = (keys.argsort(1).argsort(1) < m) / m
+        of_class = y[:, None] == torch.arange(self.num_classes, device=y.device)
+        return (of_class[:, :, None] * shares[:, None, :]).flatten(1)
 
 
 @dataclass(frozen=True)
 class Complementary(Plain):
-    """Labelled points, each with a complementary set: ``(x, y, sets)``.
+    """Labelled points to train on, each with a complementary set: ``(x, y, sets)``.
+
+    The sets of a batch share their members, a `Pool` that is drawn anew for each batch from all
+    labelled points of each class, not from those that happen to be in the batch: there is no class
+    with too few of them, and no shape depends on the draws. Set by set, size and members have the
+    law of sets that are drawn one by one; sets of one batch are not independent of one another.
 
     Args:
-        examples: The points that an index refers to.
-        table: The labelled points that sets are drawn from.
-        m_max: The largest set. In training its size is uniform on `1..m_max`, one draw a batch.
-        own: Whether the examples are the points of the table, which a set must then leave out;
-            if not, sets have `m_max` members.
+        examples: The points that an index refers to, those of the table.
+        table: The labelled points, sorted by class.
+        m_max: The largest set; see `ClassTable.complements` on its size.
+        pool: Points of each class that sets are drawn from: at least `m_max + 1` are, and no more
+            than there are.
     """
 
     table: ClassTable
     m_max: int
-    own: bool = True
+    pool: int = 10
+
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Any, ...]:
+        """Points of shape `batch *x_shape`, their classes, and the sets, a `Pool`."""
+        drawn, there = self._drawn(generator)
+        shares = self.table.complements(index, drawn, there, self.m_max, generator)
+        points = self.table.examples.x
+        return points[index], self.table.y[index], Pool(points[drawn.flatten()], shares)
+
+    def _drawn(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        size = min(max(self.pool, self.m_max + 1), self.table.largest)
+        return self.table.of_each_class(size, generator)
+
+
+@dataclass(frozen=True)
+class WithSets(Plain):
+    """Points that are not trained on, with sets of labelled ones: ``(x, y, sets)``.
+
+    Args:
+        examples: The points that an index refers to.
+        table: The labelled points that sets are drawn from.
+        m: The size of a set.
+    """
+
+    table: ClassTable
+    m: int
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Points of shape `batch *x_shape`, their classes, and sets `batch m *x_shape`."""
-        y = self.examples.y
-        assert y is not None
-        if self.own:
-            m = drawn_size(self.m_max, generator)
-            chosen = self.table.complements(index, m, generator)
-        else:
-            chosen = self.table.members(y[index], self.m_max, generator)
-        return self.examples.x[index], y[index], self.table.examples.x[chosen]
+        assert self.examples.y is not None
+        y = self.examples.y[index]
+        chosen = self.table.members(y, self.m, generator)
+        return self.examples.x[index], y, self.table.examples.x[chosen]
 
 
 @dataclass(frozen=True)
@@ -131,46 +200,47 @@ class OfClass(Plain):
 class WithClassSets(Plain):
     """Unlabelled points with one set a class: ``(x, class_sets)``.
 
-    The labels of the examples are not looked at: sets of ``m_max`` are drawn from the table.
+    The labels of the examples are not looked at.
+
+    Args:
+        examples: The points that an index refers to.
+        table: The labelled points that sets are drawn from.
+        m: The size of a set; where the smallest class has fewer, all have as few.
     """
 
     table: ClassTable
-    m_max: int
+    m: int
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Points of shape `batch *x_shape`, and sets `classes m *x_shape`."""
-        return self.examples.x[index], self.table.of_each_class(self.m_max, generator)
+        drawn, _ = self.table.of_each_class(min(self.m, self.table.smallest), generator)
+        return self.examples.x[index], self.table.examples.x[drawn]
 
 
 @dataclass(frozen=True)
-class Mixed(WithClassSets):
+class Mixed(Complementary):
     """Unlabelled and labelled points together: ``(x, class_sets, x_labelled, y_labelled, sets)``.
 
     Every unlabelled point brings along labelled ones that never change, as many as are needed
     for each labelled point to be brought along, and each equally often but for one: so an epoch
-    of the unlabelled points shows every labelled one. The size of all sets is uniform on
-    `1..m_max`, one draw a batch.
+    of the unlabelled points shows every labelled one. All sets are of one pool: those of labelled
+    points are complementary, and the set of a class is all of the pool that is of it: with a pool
+    as large as the classes, all labelled points. The examples are the unlabelled points.
     """
 
-    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Any, ...]:
         """Make a batch of both kinds, with sets for the classes and for the labelled points."""
         labelled = self.table.examples.x
         rounds = -(-len(labelled) // len(self.examples))
         steps = len(self.examples) * torch.arange(rounds, device=index.device)
         brought = (index[:, None] + steps).flatten() % len(labelled)
-        m = drawn_size(self.m_max, generator)
-        class_sets = self.table.of_each_class(m, generator)
-        sets = labelled[self.table.complements(brought, m, generator)]
+        drawn, there = self._drawn(generator)
+        members = labelled[drawn.flatten()]
+        classes = torch.eye(self.table.num_classes, device=index.device)[:, :, None]
+        of_class = (classes * there / there.sum(1, keepdim=True)).flatten(1)
+        shares = self.table.complements(brought, drawn, there, self.m_max, generator)
+        class_sets, sets = Pool(members, of_class), Pool(members, shares)
         return self.examples.x[index], class_sets, labelled[brought], self.table.y[brought], sets
-
-
-def drawn_size(m_max: int, generator: torch.Generator) -> int:
-    """Draw the size of a set, uniform on `1..m_max`, from the seed of a generator.
-
-    A draw of the generator itself would be a value to wait for on an accelerator. A mask over
-    `m_max` members needs none, and takes half as much time again for a step with `m_max` of 7.
-    """
-    return 1 + mixed_seed(generator.initial_seed()) % m_max
 
 
 def balanced_labels(examples: Examples, labels: int, num_classes: int, *, seed: int) -> Tensor:
@@ -210,10 +280,3 @@ def without(examples: Examples, index: Tensor, multiple_of: int = 1) -> Examples
     rest = torch.nonzero(kept)[:, 0]
     rest = rest[: len(rest) // multiple_of * multiple_of]
     return Examples(examples.x[rest], provenance=examples.provenance)
-
-
-def _below(bound: Tensor, m: int, generator: torch.Generator) -> Tensor:
-    """Uniform integers below the bounds `n 1`, of shape `n m`."""
-    # In double precision, no draw is rounded up to the bound.
-    u = torch.rand(len(bound), m, generator=generator, device=bound.device, dtype=torch.float64)
-    return (u * bound).long()

@@ -48,13 +48,33 @@ def convolutional_body(
     )
 
 
+class Deformation(nn.Module):
+    """Warps each image by an affine map of its own in training, and leaves it alone otherwise.
+
+    Args:
+        x_shape: Shape of the image, `channels height width`.
+        scale: The standard deviation of the map's six numbers about the identity, where the frame
+            reaches from -1 to 1; 0 for no maps. At 0.1 it turns by about four degrees, scales by a
+            tenth and shifts an image of 28 pixels by 1.4.
+    """
+
+    def __init__(self, x_shape: Sequence[int], scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.warp = Affine6((x_shape[-2], x_shape[-1])) if scale else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `*leading channels height width` to images."""
+        if self.warp is None or not self.training:
+            return x
+        shape = (*x.shape[:-3], self.warp.num_parameters)
+        return self.warp(x, self.scale * torch.randn(shape, device=x.device, dtype=x.dtype))
+
+
 class InvariantEncoder(nn.Module):
     """`f_inv(x)`, the code of one image that is averaged over a set (equation 2).
 
-    In training, each image is warped by an affine map of its own, if there is a ``deform``: the
-    standard deviation of the map's six numbers about the identity, where the frame reaches from
-    -1 to 1. At 0.1 it turns by about four degrees, scales by a tenth and shifts an image of 28
-    pixels by 1.4.
+    Its images are deformed in training, if there is a ``deform`` (`Deformation`).
     """
 
     def __init__(
@@ -66,9 +86,8 @@ class InvariantEncoder(nn.Module):
         deform: float = 0.0,
     ) -> None:
         super().__init__()
-        self.deform = deform
         # It has no parameters, so that their names are the same with and without.
-        self.warp = Affine6((x_shape[-2], x_shape[-1])) if deform else None
+        self.deformation = Deformation(x_shape, deform)
         self.layers = nn.Sequential(
             convolutional_body(x_shape, width, dropout), nn.Linear(FEATURES, r_dim)
         )
@@ -77,11 +96,7 @@ class InvariantEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading r_dim`."""
-        if self.training and self.warp is not None:
-            shape = (*x.shape[:-3], self.warp.num_parameters)
-            offsets = torch.randn(shape, device=x.device, dtype=x.dtype)
-            x = self.warp(x, self.deform * offsets)
-        return over_leading(self.layers, x, event_dims=3)
+        return over_leading(self.layers, self.deformation(x), event_dims=3)
 
 
 class EquivariantEncoder(nn.Module):
@@ -112,12 +127,21 @@ class EquivariantEncoder(nn.Module):
 
 
 class LabelClassifier(nn.Module):
-    """Logits of `q(y | x)`, or of the benchmark classifier: the body of `f_inv`, with dropout."""
+    """Logits of `q(y | x)`, or of the benchmark classifier: the body of `f_inv`, with dropout.
+
+    Its images are deformed in training as those of `f_inv` are.
+    """
 
     def __init__(
-        self, x_shape: Sequence[int], num_classes: int, width: int = 16, dropout: float = 0.5
+        self,
+        x_shape: Sequence[int],
+        num_classes: int,
+        width: int = 16,
+        dropout: float = 0.5,
+        deform: float = 0.0,
     ) -> None:
         super().__init__()
+        self.deformation = Deformation(x_shape, deform)
         self.layers = nn.Sequential(
             convolutional_body(x_shape, width, dropout), nn.Linear(FEATURES, num_classes)
         )
@@ -126,7 +150,7 @@ class LabelClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `*leading channels height width` to `*leading num_classes`."""
-        return over_leading(self.layers, x, event_dims=3)
+        return over_leading(self.layers, self.deformation(x), event_dims=3)
 
 
 class CodeClassifier(nn.Sequential):

@@ -20,11 +20,12 @@ from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import NotNegative, Positive, Share
 from pyro_latents.guides.equivae import EquiVAEGuide
 from pyro_latents.guides.families import FAMILIES, Family, MeanField
-from pyro_latents.models.equivae import EquiVAE, SetEncoder
+from pyro_latents.models.equivae import EquiVAE
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.mlp import DenseDecoder
+from pyro_latents.nets.sets import SetEncoder
 from pyro_latents.programs import evaluation_mode
-from pyro_latents.stories.equivae.batches import ClassTable, Complementary
+from pyro_latents.stories.equivae.batches import ClassTable, Complementary, WithSets
 from pyro_latents.stories.equivae.metrics import unlabelled_metrics
 from pyro_latents.stories.equivae.networks import (
     EquivariantEncoder,
@@ -47,12 +48,15 @@ class EquiVAEStory(Story):
         r_dim: Size of the invariant code.
         v_dim: Size of the equivariant code.
         m_max: The largest complementary set; 7 for MNIST and 10 for SVHN.
+        pool: Labelled points of each class that a step encodes and draws all its sets from; more
+            than ``m_max`` are, and no more than a class has.
         width: Channels of the first of the three convolutions of every encoder.
         decoder: Two ``dense`` layers of 512 units, or transposed convolutions (``conv``), which
             cost several times as much where every class is decoded.
         dropout: In the invariant encoder, which else learns its complementary sets by heart.
-        deform: Scale of random affine maps that the invariant encoder's images are warped by in
-            training; 0.1 is about four degrees and 1.4 pixels of 28. Not in the paper.
+        deform: Scale of random affine maps that what `f_inv` reads is warped by in training
+            (`networks.Deformation`); 0.1 is about four degrees and 1.4 pixels of 28. Not in the
+            paper.
         likelihood: Bernoulli pixels, or normal ones.
         scale: Standard deviation of the normal likelihood.
     """
@@ -69,6 +73,7 @@ class EquiVAEStory(Story):
     r_dim: Positive[int] = 16
     v_dim: Positive[int] = 16
     m_max: Positive[int] = 7
+    pool: Positive[int] = 10
     width: Positive[int] = 16
     decoder: Literal["dense", "conv"] = "dense"
     dropout: Share[float] = 0.2
@@ -117,8 +122,10 @@ class EquiVAEStory(Story):
 
     def build_batches(self, split: str, splits: Splits) -> BatchMaker:
         """Return the maker of points with complementary sets from the labelled ones."""
-        table = self.class_table(splits)
-        return Complementary(getattr(splits, split), table, self.m_max, own=split == "train")
+        examples, table = getattr(splits, split), self.class_table(splits)
+        if split == "train":
+            return Complementary(examples, table, self.m_max, self.pool)
+        return WithSets(examples, table, self.m_max)
 
     def build_plan(self, parts: Parts) -> Plan:
         """Return Adam on everything, at halved rates; the class means are left behind."""
@@ -169,7 +176,7 @@ class EquiVAEStory(Story):
         does no more than to pick the set, also for a model that learned from few labels.
         """
         test = parts.splits.test.take(slice(points))
-        batches = Complementary(test, self.class_table(parts.splits), self.m_max, own=False)
+        batches = WithSets(test, self.class_table(parts.splits), self.m_max)
         model = parts.model.process
         return HonestSplit("member given set of class", model, prior_guide(model), batches)
 

@@ -28,29 +28,33 @@ class SemiSupervisedStory(EquiVAEStory):
     """The EquiVAE of Feige (2019) with few labels, section 2.3: equation (7).
 
     Each step has as many labelled points as unlabelled ones (`batches.Mixed`), and each epoch
-    all of both. Trained on equation (7) from the start, 100 labels end at 41 % of errors: the
-    bound of an unlabelled point with a class says little before the decoder heeds `r`, and
-    `q(y | x)` follows it into clusters that are not the classes and never leaves them again.
-    Against that there are: dropout in `q(y | x)`; a start on the labelled points alone
-    (``warm_up``), after which unlabelled ones come in slowly (``ramp``); and a time in which
-    unlabelled points teach the encoders and the decoder with the labels that `q(y | x)` gives
-    them, and do not teach `q(y | x)` yet (``label_delay``, ``label_ramp``).
+    all of both: with ``labelled_weight`` at 1, of 100 labels and 54,900 unlabelled points, each
+    labelled one counts 549 times an epoch. The paper says that it weighs neither term.
+
+    Trained on equation (7) from the start, 100 labels end at 41 % of errors: the bound of an
+    unlabelled point with a class says little before the decoder heeds `r`, and `q(y | x)` follows
+    it into clusters that are not the classes and never leaves them again. Against that there are:
+    dropout in `q(y | x)`; a start on the labelled points alone (``warm_up``), after which
+    unlabelled ones come in slowly (``ramp``); and a time in which unlabelled points teach the
+    encoders and the decoder with the labels that `q(y | x)` gives them, and do not teach
+    `q(y | x)` yet (``label_delay``, ``label_ramp``).
 
     With ``labelled_weight`` at 0.05 in the place of 1 the decoder does without `r`: classes are 1
     to 8 nats apart and not 30 to 40 (MNIST, 100 labels). RESULTS.md has what the schedules of the
     recipes end at, beside classifiers that are trained on the labels alone.
 
     Args:
-        labels: The number of labelled points, equally many of each class.
+        labels: The number of labelled points, equally many of each class. A ``pool`` of as many
+            as a class has gives unlabelled points the class codes of all labelled ones.
         label_seed: Of the choice of the labelled points.
-        labelled_weight: What a labelled point of a step counts beside an unlabelled one. One
-            labelled point an unlabelled one makes their sums over an epoch alike; the number of
-            labels over that of unlabelled points gives equation (7) as printed, where each point
-            counts once an epoch.
+        labelled_weight: What a labelled point of a step counts beside an unlabelled one. At 1
+            their sums over an epoch are alike; the number of labels over that of unlabelled points
+            gives equation (7) as printed, where each point counts once an epoch.
         label_weight: Weight of `log q(y | x)` in the terms of labelled points, 0 for none.
         label_posterior: `q(y | x)` by a ``network`` of its own, by one ``shared`` with the
             equivariant encoder up to its last convolution, which unlabelled points train too, or
-            by the ``distance`` of `f_inv(x)` from the codes of the classes.
+            by the ``distance`` of `f_inv(x)` from the codes of the classes. A ``deform`` is for
+            `f_inv` and the network alike, and not for a shared one, which `q(v | r, x)` reads.
         label_dropout: Of the network of `q(y | x)`.
         warm_up: Epochs with the terms of labelled points alone.
         ramp: Epochs after that in which the weight of unlabelled points grows from 0 to 1.
@@ -87,7 +91,7 @@ class SemiSupervisedStory(EquiVAEStory):
         if shared:
             classifier = CodeClassifier(FEATURES, classes, dropout)
         elif self.label_posterior == "network":
-            classifier = LabelClassifier(self.x_shape, classes, self.width, dropout)
+            classifier = LabelClassifier(self.x_shape, classes, self.width, dropout, self.deform)
         parts = self.guide_parts(name)
         return SemiSupervisedGuide(model.invariant, *parts, classifier, shared=shared)
 
@@ -109,7 +113,7 @@ class SemiSupervisedStory(EquiVAEStory):
                 f"--labels {self.labels} leaves no batch of {self.batch_size} unlabelled points "
                 f"of {len(examples)}: give fewer labels or a smaller --batch-size."
             )
-        return Mixed(rest, table, self.m_max)
+        return Mixed(rest, table, self.m_max, self.pool)
 
     def build_plan(self, parts: Parts) -> Plan:
         """Return a start on the labelled points alone, then all with weights that grow."""
