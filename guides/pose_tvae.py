@@ -8,7 +8,8 @@ guide      posterior                                            in the thesis
 `JointTVAE` `q(u | x) q(z | u, x)` from one network             no such: drops the independence
 ========== ==================================================== ================================
 
-Every guide starts with the pose at the identity: the last layer of its head is zero.
+A guide starts with the pose at the identity, the last layer of its head zero, unless it is built
+otherwise.
 """
 
 from __future__ import annotations
@@ -51,15 +52,20 @@ class Scaled(Family):
         return TransformedDistribution(self.family(features), [scaling])
 
 
-def pose_family(factory: FamilyFactory, in_dim: int, prior: PosePrior) -> Family:
+def pose_family(
+    factory: FamilyFactory, in_dim: int, prior: PosePrior, *, at_identity: bool = True
+) -> Family:
     """Build the family of `u`, at the identity and with the prior's ``initial_scale``.
 
     Args:
         factory: The family's class.
         in_dim: Size of the features.
         prior: The prior of `u`.
+        at_identity: Whether to start there; else where the family's own parameters start.
     """
     family = factory(in_dim, prior.u_dim)
+    if not at_identity:
+        return family
     if not isinstance(family, MeanField | PointMass):
         return Scaled(family, prior.initial_scale)
     nn.init.zeros_(family.head.weight)

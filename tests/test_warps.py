@@ -52,6 +52,35 @@ def test_identity_gives_the_image_back_bit_for_bit(make, size, dtype):
     assert torch.equal(warp(image, warp.identity), image)
 
 
+@pytest.mark.parametrize("make", WARPS.values(), ids=WARPS)
+def test_the_border_is_zero_or_that_of_the_image(make):
+    warp, image = make((5, 7)), torch.rand(2, 3, 5, 7)
+    copies = type(warp)((5, 7), *([4] if warp.num_parameters == 32 else []), border="replicate")
+    assert torch.equal(copies(image, copies.identity), image)
+    # Shrunk to a half about the centre, and no pixel of the frame is in the image twice.
+    if isinstance(warp, AffineWarp):
+        shrunk = {
+            "affine6": [1.0, 0, 0, 0, 1.0, 0],
+            "affine5": [0, math.log(2), math.log(2), 0, 0],
+        }
+        parameters = torch.tensor(shrunk["affine6" if warp.num_parameters == 6 else "affine5"])
+    else:
+        parameters = warp.control.flatten()
+    beyond, repeated = warp(image, parameters), copies(image, parameters)
+    inside = (slice(None), slice(None), slice(1, 4), slice(2, 5))
+    torch.testing.assert_close(beyond[inside], repeated[inside])
+    corners = torch.tensor([0, -1]), torch.tensor([0, -1])
+    torch.testing.assert_close(
+        repeated[..., corners[0][:, None], corners[1]], image[..., corners[0][:, None], corners[1]]
+    )
+    assert not beyond[..., corners[0][:, None], corners[1]].any()
+
+
+def test_rejects_another_border():
+    with pytest.raises(ValueError, match="border must be one of"):
+        Affine6(SIZE, border="mirror")
+
+
 def test_identity_is_exact_in_a_batch_of_other_warps(warp):
     parameters = small(warp, 5)
     parameters[2] = warp.identity
@@ -65,8 +94,9 @@ def test_undoing_the_identity_gives_the_image_back_bit_for_bit(warp):
 
 
 @pytest.mark.parametrize("direction", ["forward", "undo"])
-def test_gradients_match_finite_differences(warp, direction):
-    warp = type(warp)((6, 5), *([4] if warp.num_parameters == 32 else []))
+@pytest.mark.parametrize("border", ["zeros", "replicate"])
+def test_gradients_match_finite_differences(warp, direction, border):
+    warp = type(warp)((6, 5), *([4] if warp.num_parameters == 32 else []), border=border)
     image = torch.rand(2, 2, 6, 5, requires_grad=True)
     parameters = small(warp, 2).requires_grad_()
     function = warp if direction == "forward" else warp.undo

@@ -21,6 +21,7 @@ from pyro_latents.reproduce import (
     giannone,
     giannone_transfer,
     vive,
+    vive_ablation,
     vive_figures,
 )
 from pyro_latents.reproduce.experiment import Budget, Context, Experiment, Result, hardware
@@ -35,6 +36,7 @@ PAPERS = (
     giannone,
     giannone_transfer,
     vive,
+    vive_ablation,
     vive_figures,
 )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -13,7 +15,15 @@ from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.evaluation.codes import codes
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.programs import local_parameters
-from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels, tiled
+from pyro_latents.reproduce.experiment import (
+    Context,
+    Job,
+    Result,
+    experiment,
+    labels,
+    mean_and_error,
+    tiled,
+)
 from pyro_latents.reproduce.vive import BUDGETS, KINDS, decoded, job_of, settings_of
 from pyro_latents.stories.story import Parts
 
@@ -28,43 +38,85 @@ Panel = tuple[str, Tensor]
 @experiment("vive-figure5", BUDGETS)
 def figure5(context: Context) -> Result:
     """Reconstruction error against the number of latent variables, dim(z) + dim(u) (figure 5)."""
+    trials = context.budget.own["trials"]
     sizes = [
         (kind, size)
         for kind in sorted(KINDS)
         for size in context.budget.own["dimensions"]
         if size > POSE_SIZES[kind]
     ]
-    jobs = [job_of(context, kind, size - POSE_SIZES[kind]) for kind, size in sizes]
-    rows = []
-    for (kind, size), parts in zip(sizes, context.train(jobs), strict=True):
-        terms = _terms(context, parts)
-        rows.append([kind, size, size - POSE_SIZES[kind], -terms["reconstruction"], terms["elbo"]])
+    jobs = [
+        job_of(replace(context, seed=context.seed + trial), kind, size - POSE_SIZES[kind])
+        for kind, size in sizes
+        for trial in range(trials)
+    ]
+    terms = [terms_of_test(context, parts) for parts in context.train(jobs)]
+    rows: list[list[Any]] = []
+    for number, (kind, size) in enumerate(sizes):
+        own = terms[number * trials :][:trials]
+        errors, elbo = [-each["reconstruction"] for each in own], fmean(e["elbo"] for e in own)
+        rows.append([kind, size, size - POSE_SIZES[kind], *mean_and_error(errors), elbo])
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
+    notes = ["The pose is a point mass without a prior: the bound has no term for it."]
     for kind in KINDS:
-        points = [(row[1], row[3]) for row in rows if row[0] == kind]
-        axes.plot(*zip(*points, strict=True), "o-", label=kind)
+        own_rows = [row for row in rows if row[0] == kind]
+        _, size, _, mean, error, *_ = zip(*own_rows, strict=True)
+        axes.errorbar(size, mean, [e or 0.0 for e in error], fmt="o-", capsize=2, label=kind)
+        notes.append(_optimum(own_rows))
     axes.set(xlabel="dim(z) + dim(u)", ylabel="reconstruction error (nats per test image)")
     axes.legend()
+    columns = ["model", "dim(z) + dim(u)", "dim(z)", "reconstruction error", "+-", "trials"]
     return Result(
         title="Reconstruction error of test images (nats) against the number of latent variables",
-        columns=["model", "dim(z) + dim(u)", "dim(z)", "reconstruction error", "elbo"],
+        columns=[*columns, "elbo"],
         rows=rows,
         settings=settings_of(context),
         figures=[context.save(figure, "vive-figure5")],
-        notes=["The pose is a point mass without a prior: the bound has no term for it."],
+        notes=notes,
     )
+
+
+def _optimum(rows: Sequence[Sequence[Any]]) -> str:
+    """Where the error of one model is least, and where it is hardly more."""
+    best = min(rows, key=lambda row: row[3])
+    least, error = best[3], best[4] or 0.0
+    near = [str(r[1]) for r in rows if 0 < r[3] - least < error + (r[4] or 0.0)]
+    also = f"; within the errors of both also {', '.join(near)}" if near else ""
+    return f"{best[0]}: least at {best[1]}{also}."
 
 
 @experiment("vive-figure6", BUDGETS)
 def figure6(context: Context) -> Result:
-    """Samples of the VAE, T-VAE and DTVAE in the reference pose (figures 6 and 7)."""
+    """Samples of the VAE, T-VAE and DTVAE in the reference pose (figure 6)."""
     jobs = [
         job_of(context, kind, size - POSE_SIZES[kind])
         for size in (10, 20)
         for kind in ("VAE", "Affine-TVAE", "Affine-DTVAE")
     ]
     return _samples(context, "vive-figure6", "Samples by model and total dimension", jobs, 3)
+
+
+@experiment("vive-figure7", BUDGETS)
+def figure7(context: Context) -> Result:
+    """T-VAE and DTVAE in the reference pose: a plane of codes, and samples (figure 7)."""
+    kinds = ("Affine-TVAE", "Affine-DTVAE")
+    jobs = [job_of(context, kind, 2) for kind in kinds]
+    jobs += [job_of(context, kind, n - POSE_SIZES[kind]) for n in (10, 20) for kind in kinds]
+    panels, rows = [], []
+    for job, parts in zip(jobs, context.train(jobs), strict=True):
+        z = _plane() if parts.model.z_dim == 2 else _draws(context, parts)
+        with torch.no_grad():
+            panels.append((job.label, gridded(decoded(parts, z.to(parts.splits.test.device)))))
+        rows.append([job.label, -terms_of_test(context, parts)["reconstruction"]])
+    return Result(
+        title="Images in the reference pose, and the reconstruction error of test images (nats)",
+        columns=["model", "reconstruction error"],
+        rows=rows,
+        settings=settings_of(context),
+        figures=[context.save(panelled(panels, 2), "vive-figure7")],
+        notes=["Of two numbers, codes are the normal's quantiles from 5 to 95 per cent."],
+    )
 
 
 @experiment("vive-figure8", BUDGETS)
@@ -79,7 +131,7 @@ def figure8(context: Context) -> Result:
         z, y = codes(unrefined(parts.guide), test.x).cpu(), labels(test).cpu()
         points = axes.scatter(*z.T.numpy(), c=y.numpy(), s=2, cmap="tab10")
         axes.set(title=job.label, xlabel="z1", ylabel="z2", aspect="equal")
-        terms = _terms(context, parts)
+        terms = terms_of_test(context, parts)
         accuracy = _neighbour_accuracy(z, y)
         rows.append([job.label, -terms["reconstruction"], terms["kl_z"], accuracy])
     figure.colorbar(points, ax=figure.axes, shrink=0.5, label="digit")
@@ -129,7 +181,7 @@ def _samples(context: Context, name: str, title: str, jobs: Sequence[Job], colum
         z, model = _draws(context, parts), parts.model
         with torch.no_grad():
             if not hasattr(model, "warp"):
-                panels.append((job.label, _tiled(decoded(parts, z))))
+                panels.append((job.label, gridded(decoded(parts, z))))
                 rows.append([job.label, None])
                 continue
             u = codes(unrefined(parts.guide), parts.splits.train.x, site="u").mean(0)
@@ -140,7 +192,7 @@ def _samples(context: Context, name: str, title: str, jobs: Sequence[Job], colum
         columns=["model", "angle of the average pose (degrees)"],
         rows=rows,
         settings=settings_of(context),
-        figures=[context.save(_figure(panels, columns), name)],
+        figures=[context.save(panelled(panels, columns), name)],
         notes=["Left halves: the pose is the identity. Right halves: its average in training."],
     )
 
@@ -154,7 +206,7 @@ def _priors(context: Context, name: str, title: str, jobs: Sequence[Job]) -> Res
             u = model.prior().expand([len(z)]).sample()
             panels.append((f"{job.label}\nreference | drawn pose", _beside(model, z, u)))
             angles = model.warp.angle(model.prior.pose(u)).rad2deg()
-        terms = _terms(context, parts)
+        terms = terms_of_test(context, parts)
         spread = [angles.mean().item(), angles.std().item()]
         rows.append([job.label, *(terms[key] for key in TERMS), *spread])
     return Result(
@@ -162,11 +214,11 @@ def _priors(context: Context, name: str, title: str, jobs: Sequence[Job]) -> Res
         columns=["model", *TERMS, "mean angle", "sd of angle"],
         rows=rows,
         settings=settings_of(context),
-        figures=[context.save(_figure(panels, 2), name)],
+        figures=[context.save(panelled(panels, 2), name)],
     )
 
 
-def _terms(context: Context, parts: Parts) -> dict[str, float]:
+def terms_of_test(context: Context, parts: Parts) -> dict[str, float]:
     """The terms of the test images' bound."""
     return bound_terms(parts.model, parts.guide, parts.batches("test"), seed=context.seed)
 
@@ -177,19 +229,27 @@ def _draws(context: Context, parts: Parts) -> Tensor:
     return z.to(parts.splits.test.device)
 
 
+def _plane() -> Tensor:
+    """Codes of two numbers over the normal's quantiles, row by row from above: `GRID*GRID 2`."""
+    side = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.05, 0.95, GRID))
+    second, first = torch.meshgrid(side.flip(0), side, indexing="ij")
+    return torch.stack([first, second], -1).flatten(0, 1)
+
+
 def _beside(model: Any, z: Tensor, u: Tensor) -> Tensor:
     """Two grids of the same codes: the reference pose, and the pose `u`."""
     posed = model.probabilities(z, u.expand(len(z), -1))
-    left, right = _tiled(model.reference(z)), _tiled(posed)
+    left, right = gridded(model.reference(z)), gridded(posed)
     return torch.cat([left, torch.ones_like(left[:, :GAP]), right], dim=1)
 
 
-def _tiled(images: Tensor) -> Tensor:
+def gridded(images: Tensor) -> Tensor:
     """Lay `GRID * GRID` images out in a square."""
     return tiled(images.unflatten(0, (GRID, GRID)))
 
 
-def _figure(panels: Sequence[Panel], columns: int) -> Figure:
+def panelled(panels: Sequence[Panel], columns: int) -> Figure:
+    """Draw pictures with their titles, row by row."""
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.4 * rows), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:

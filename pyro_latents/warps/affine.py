@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyro_latents.warps.warp import PARAMETER_LIMIT, Warp, pixel_grid
+from pyro_latents.warps.warp import PARAMETER_LIMIT, Border, Warp, pixel_grid
 
 # Scales of exp(7), about 1,100: a pixel of the frame fills it; they keep every gradient finite.
 LOG_SCALE_LIMIT = 7.0
@@ -18,12 +18,15 @@ class AffineWarp(Warp):
     Args:
         image_size: Height and width of the images.
         num_parameters: How many numbers describe one warp.
+        border: What is read outside of an image (`Warp`).
     """
 
-    def __init__(self, image_size: tuple[int, int], *, num_parameters: int) -> None:
+    def __init__(
+        self, image_size: tuple[int, int], *, num_parameters: int, border: Border = "zeros"
+    ) -> None:
         positions = pixel_grid(image_size)
         functions = torch.cat([positions, torch.ones(len(positions), 1)], dim=-1).T
-        super().__init__(image_size, functions, num_parameters=num_parameters)
+        super().__init__(image_size, functions, num_parameters=num_parameters, border=border)
 
     def coefficients(self, parameters: Tensor) -> Tensor:
         """Return those of x, y and 1: the matrix less the identity, transposed."""
@@ -54,8 +57,8 @@ class Affine6(AffineWarp):
         True
     """
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
-        super().__init__(image_size, num_parameters=6)
+    def __init__(self, image_size: tuple[int, int], *, border: Border = "zeros") -> None:
+        super().__init__(image_size, num_parameters=6, border=border)
 
     def matrix(self, parameters: Tensor) -> Tensor:
         """Return the 2x3 matrices, of shape `*leading 2 3`."""
@@ -73,9 +76,9 @@ class Affine5(AffineWarp):
     As printed there: a scale acts on a *row*, after the rotation, and on the translation too.
     """
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
-        super().__init__(image_size, num_parameters=5)
-        self._undoing = Affine6(image_size)
+    def __init__(self, image_size: tuple[int, int], *, border: Border = "zeros") -> None:
+        super().__init__(image_size, num_parameters=5, border=border)
+        self._undoing = Affine6(image_size, border=border)
 
     @property
     def undoing(self) -> Warp:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyro_latents.warps.warp import PARAMETER_LIMIT, Warp, pixel_grid
+from pyro_latents.warps.warp import PARAMETER_LIMIT, Border, Warp, pixel_grid
 
 # Of a fixed-point iteration; each shrinks the error by the steepness of the warp.
 INVERSE_STEPS = 10
@@ -22,6 +22,7 @@ class ThinPlateSpline(Warp):
         image_size: Height and width of the images.
         num_control: Control points a side, the thesis' s = 3: 18 parameters, the x and y of the
             displacements of the points, row by row.
+        border: What is read outside of an image (`Warp`).
 
     Raises:
         ValueError: if there are fewer than two control points a side.
@@ -31,7 +32,9 @@ class ThinPlateSpline(Warp):
     _solution: Tensor
     _affine_fit: Tensor
 
-    def __init__(self, image_size: tuple[int, int], num_control: int = 3) -> None:
+    def __init__(
+        self, image_size: tuple[int, int], num_control: int = 3, *, border: Border = "zeros"
+    ) -> None:
         if num_control < 2:
             raise ValueError(f"ThinPlateSpline expects num_control >= 2; got {num_control}.")
         control = pixel_grid((num_control, num_control))
@@ -41,7 +44,7 @@ class ThinPlateSpline(Warp):
         system[n:, :n] = system[:n, n:].T
         solution = torch.linalg.inv(system)[:, :n]  # of the displacements, (n + 3, n)
         functions = (_spline_terms(pixel_grid(image_size), control) @ solution).T
-        super().__init__(image_size, functions, num_parameters=2 * n)
+        super().__init__(image_size, functions, num_parameters=2 * n, border=border)
         dtype = torch.get_default_dtype()
         self.register_buffer("control", control.to(dtype), persistent=False)
         self.register_buffer("_solution", solution.to(dtype), persistent=False)

@@ -1,8 +1,9 @@
 r"""Spatial transformers: differentiable warps of images by a few numbers.
 
 A warp moves the *sampling points*: the output at :math:`p` is the image at :math:`p + d(p; u)`,
-read off bilinearly, with zeros outside the image. Coordinates are normalised, (-1, -1) the centre
-of the first pixel and (1, 1) that of the last (``align_corners=True``), x to the right, y down.
+read off bilinearly, with zeros outside the image or the nearest pixels of its border. Coordinates
+are normalised, (-1, -1) the centre of the first pixel and (1, 1) that of the last
+(``align_corners=True``), x to the right, y down.
 
 Every warp here is linear in its coefficients,
 
@@ -17,6 +18,7 @@ References:
 """
 
 from abc import abstractmethod
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,9 @@ from torch import Tensor, nn
 
 # Beyond these an image has long left its frame; they keep every grid and gradient finite.
 PARAMETER_LIMIT = 1e3
+
+# What is read outside of an image: zeros, or the nearest of its pixels.
+Border = Literal["zeros", "replicate"]
 
 
 class Warp(nn.Module):
@@ -34,6 +39,11 @@ class Warp(nn.Module):
         functions: Values of the functions on `pixel_grid(image_size)`, of shape
             `num_functions height*width`, in float64.
         num_parameters: How many numbers describe one warp.
+        border: What is read outside of an image: ``zeros``, or the nearest of its pixels
+            (``replicate``).
+
+    Raises:
+        ValueError: if the border is another one.
 
     Implementing a warp:
         - ``coefficients``: finite for finite parameters, zero at zero parameters;
@@ -47,9 +57,17 @@ class Warp(nn.Module):
     identity: Tensor
 
     def __init__(
-        self, image_size: tuple[int, int], functions: Tensor, *, num_parameters: int
+        self,
+        image_size: tuple[int, int],
+        functions: Tensor,
+        *,
+        num_parameters: int,
+        border: Border = "zeros",
     ) -> None:
         super().__init__()
+        if border not in get_args(Border):
+            raise ValueError(f"border must be one of {get_args(Border)}; got {border!r}.")
+        self.border = border
         height, width = image_size
         self.image_size = (height, width)
         self.num_parameters = num_parameters
@@ -82,7 +100,13 @@ class Warp(nn.Module):
         grid = self._sampling_grid(
             parameters.expand(*leading, -1).reshape(-1, self.num_parameters)
         )
-        warped = F.grid_sample(F.pad(image, self._padding), grid, align_corners=True)
+        # Both steps have the border, since the frame of the second is that of the first.
+        padding, outside = {
+            "zeros": ("constant", "zeros"),
+            "replicate": ("replicate", "border"),
+        }[self.border]
+        framed = F.pad(image, self._padding, mode=padding)
+        warped = F.grid_sample(framed, grid, padding_mode=outside, align_corners=True)
         return warped.reshape(*leading, *image.shape[-3:])
 
     def undo(self, image: Tensor, parameters: Tensor) -> Tensor:

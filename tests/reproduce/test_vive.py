@@ -3,15 +3,17 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
-from pyro_latents.reproduce import vive
+from pyro_latents.reproduce import vive, vive_ablation, vive_figures
 from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
 from pyro_latents.reproduce.vive import BUDGETS, KINDS, job_of
+from pyro_latents.runs.recipe import Run
 from pyro_latents.stories.pose_tvae.metrics import SVMScores
 
-FIGURES = [f"vive-figure{number}" for number in (5, 6, 8, 9, 10, 11)]
-OWN = {"dimensions": (20,)}
+FIGURES = [f"vive-figure{number}" for number in range(5, 13)]
+OWN = {"dimensions": (20, 30), "trials": 2}
 TINY = Budget(name="tiny", images=200, steps=3, particles=20, test_images=10, own=OWN)
 
 
@@ -21,7 +23,7 @@ def asked(tmp_path) -> dict:
 
 
 def test_every_table_and_figure_of_the_thesis_has_a_name():
-    expected = ["vive-table1", "vive-bound-gap", "vive-rotated", *FIGURES]
+    expected = ["vive-table1", "vive-table1-ablation", "vive-bound-gap", "vive-rotated", *FIGURES]
     assert set(expected) <= set(experiments())
 
 
@@ -36,6 +38,45 @@ def test_table1_has_the_eleven_rows_of_the_thesis(asked, monkeypatch):
     written = json.loads((asked["out"] / "vive-table1.json").read_text())
     assert written["settings"]["steps"] == 3
     assert written["budget"] == "tiny"
+
+
+def test_the_ablation_changes_one_thing_at_a_time(asked, monkeypatch):
+    scored = []
+
+    def scores(*args, standardise, **options):
+        scored.append(standardise)
+        return SVMScores(0.0, 0.0, 90.0 if standardise else 80.0)
+
+    monkeypatch.setattr(vive_ablation, "svm_scores", scores)
+    monkeypatch.setattr(vive_ablation, "MODELS", (("VAE", 8), ("Affine-TVAE", 8)))
+    result = reproduce("vive-table1-ablation", **asked)
+    assert [row[0] for row in result.rows[1:]] == list(vive_ablation.CHANGES)
+    assert result.rows[0][1:3] == [87.99, 88.39]
+    assert result.rows[1][1:] == [90.0, 90.0, 0.0]
+    assert result.rows[2][1:] == [80.0, 80.0, -10.0]
+    assert all(row[1:] == [None, 90.0, 0.0] for row in result.rows[3:])
+    # Two models as they are, and the one with a pose under each of three changes.
+    assert len(scored) == 2 * 5
+    stories = [Run(path).story for path in asked["out"].glob("affine*")]
+    assert {(each.border, each.start, each.adadelta) for each in stories} == {
+        ("replicate", "identity", False),
+        ("zeros", "identity", False),
+        ("replicate", "random", False),
+        ("replicate", "identity", True),
+    }
+
+
+def test_the_optimum_of_a_model_is_named_with_its_neighbours():
+    rows = [["VAE", 10, 10, 90.0, 0.5], ["VAE", 20, 20, 80.0, 0.5], ["VAE", 30, 30, 80.9, 0.5]]
+    assert vive_figures._optimum(rows) == ("VAE: least at 20; within the errors of both also 30.")
+    assert vive_figures._optimum([[*row[:4], None] for row in rows]) == "VAE: least at 20."
+
+
+def test_the_width_of_ink_is_its_standard_deviation():
+    images = torch.zeros(1, 1, 28, 28)
+    images[..., 14, [9, 19]] = 1.0
+    # Two pixels at ten pixels' distance; the frame has 27 of them between its edges.
+    assert vive_ablation._extent(images) == pytest.approx(5 * 28 / 27, rel=1e-5)
 
 
 def test_the_bound_is_below_the_evidence(asked):

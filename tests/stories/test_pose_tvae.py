@@ -1,5 +1,7 @@
 import pytest
+import torch
 
+from pyro_latents import zoo
 from pyro_latents.errors import UserError
 from pyro_latents.stories.pose_tvae.recipes import (
     LOCALISER_DIM,
@@ -23,6 +25,26 @@ def test_the_defaults_are_the_thesis():
     assert settings.validation == 0
     assert PoseTVAEStory(data="mnist", warp="tps").build_warp().num_parameters == 18
     assert settings.num_turns == 1
+    assert {story.build_warp().border for story in RECIPES.values()} == {"replicate"}
+
+
+def test_the_border_and_the_start_are_options():
+    story = PoseTVAEStory(data="digits", border="zeros", start="random")
+    assert story.build_warp().border == "zeros"
+    model = story.build_model(lambda: None)
+    u = story.build_guide("paper", model).posterior(torch.rand(3, 1, 28, 28))["u"].mean
+    assert u.abs().min() > 0
+
+
+def test_the_optimiser_of_the_thesis_trains(tmp_path):
+    recipe = zoo.recipe("pose-tvae-digits", adadelta=True, hidden_dim=16, limit_train=100)
+    (optimizer,) = recipe.plan.build_optimizers().values()
+    assert isinstance(optimizer, torch.optim.Adadelta)
+    assert optimizer.defaults["rho"] == 0.95
+    before = [p.clone() for p in recipe.model.parameters()]
+    recipe.train(tmp_path / "run", steps=2, progress=False)
+    for old, new in zip(before, recipe.model.parameters(), strict=True):
+        assert not torch.equal(old, new)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Recipes of the pose-u T-VAE and DTVAE."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from pyro.nn import PyroModule
 from torch import nn
+from torch.optim import Adadelta, Optimizer
 
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Splits
@@ -21,7 +22,14 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.codes import codes
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import NotNegative, Positive
-from pyro_latents.guides.families import FAMILIES, FamilyFactory, Flow, MeanField, PointMass
+from pyro_latents.guides.families import (
+    FAMILIES,
+    Family,
+    FamilyFactory,
+    Flow,
+    MeanField,
+    PointMass,
+)
 from pyro_latents.guides.pose_search import TurnSearch
 from pyro_latents.guides.pose_tvae import DTVAE, TVAE, JointTVAE, PoseGuide, pose_family
 from pyro_latents.guides.refined import Refined, unrefined
@@ -29,7 +37,8 @@ from pyro_latents.models.pose_tvae import PoseTVAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
 from pyro_latents.stories.story import Parts, Story
-from pyro_latents.warps import Affine5, Affine6, ThinPlateSpline, Warp
+from pyro_latents.training.plan import Plan
+from pyro_latents.warps import Affine5, Affine6, Border, ThinPlateSpline, Warp
 
 PRIORS: dict[str, Callable[[int], PosePrior]] = {
     "none": NoPrior,
@@ -38,21 +47,27 @@ PRIORS: dict[str, Callable[[int], PosePrior]] = {
 }
 # Units of the single hidden layer that the DTVAE regresses the pose with: the thesis'.
 LOCALISER_DIM = 128
+# The defaults of Lasagne, which the thesis takes; torch's has another decay.
+ADADELTA: dict[str, Any] = {"lr": 1.0, "rho": 0.95, "eps": 1e-6}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoseTVAEStory(Story):
-    """The T-VAE of Vivé's thesis: appendix A, with Adam in the place of Adadelta.
+    """The T-VAE of Vivé's thesis: appendix A, with Adam in the place of Adadelta by default.
 
     Args:
         z_dim: Size of the code; 8 and 20 in table 1.
         warp: The spatial transformer: the full matrix, its five-parameter form, or a thin plate
             spline over 3 x 3 control points.
+        border: What the transformer reads outside of an image: ``zeros``, or the nearest of its
+            pixels (``replicate``), as the layer does that the thesis names, as far as is known.
         pose_prior: The prior of the pose: none, a normal around the identity or with a fitted
             mean, the affine one on rotation, scales and translations, or one of full covariance.
         pose_rank: Latent numbers of the full prior, from 1 to the warp's parameters; 0 for the
             other priors.
         hidden_dim: Units in each of the two hidden layers of encoder and decoder.
+        start: Where the guide's pose starts: at the ``identity``, or anywhere (``random``).
+        adadelta: Whether the thesis' optimiser takes the place of the recipe's.
         num_turns: Turns that each image's pose is chosen from (`TurnSearch`); 1 for no search, as
             in the thesis. It needs an angle without a prior.
     """
@@ -66,9 +81,12 @@ class PoseTVAEStory(Story):
     validation: NotNegative[int] = 0
     z_dim: Positive[int] = 20
     warp: Literal["affine6", "affine5", "tps"] = "affine6"
+    border: Border = "replicate"
     pose_prior: Literal["none", "identity", "fitted", "affine5", "full"] = "none"
     pose_rank: int = 0
     hidden_dim: Positive[int] = 256
+    start: Literal["identity", "random"] = "identity"
+    adadelta: bool = False
     num_turns: Positive[int] = 1
 
     def __post_init__(self) -> None:
@@ -94,11 +112,11 @@ class PoseTVAEStory(Story):
         """Return the spatial transformer."""
         size = self.x_shape[-2], self.x_shape[-1]
         if self.warp == "tps":
-            return ThinPlateSpline(size)
+            return ThinPlateSpline(size, border=self.border)
         # The prior `affine5` has five parameters of its own and links them to the matrix.
         if self.warp == "affine6" or self.pose_prior == "affine5":
-            return Affine6(size)
-        return Affine5(size)
+            return Affine6(size, border=self.border)
+        return Affine5(size, border=self.border)
 
     def build_prior(self, num_parameters: int) -> PosePrior:
         """Return the prior of the pose for a warp of so many parameters."""
@@ -138,7 +156,27 @@ class PoseTVAEStory(Story):
         if z is Flow:
             kind, size = JointTVAE, size + model.u_dim
         code = z(size, self.z_dim)
-        return kind(encoder, z=code, u=pose_family(u, encoder.features_dim, model.prior))
+        return kind(encoder, z=code, u=self.build_pose_family(u, encoder, model))
+
+    def build_pose_family(
+        self, factory: FamilyFactory, encoder: DenseEncoder, model: PoseTVAE
+    ) -> Family:
+        """Return the family of the pose on an encoder's features, where it is to start."""
+        at_identity = self.start == "identity"
+        return pose_family(factory, encoder.features_dim, model.prior, at_identity=at_identity)
+
+    def build_plan(self, parts: Parts) -> Plan:
+        """Return the plan of every story, with the thesis' optimiser if that is asked for."""
+        plan = super().build_plan(parts)
+        if not self.adadelta:
+            return plan
+        programs = nn.ModuleList([parts.model, parts.guide])
+
+        def build() -> dict[str, Optimizer]:
+            learned = [p for p in programs.parameters() if p.requires_grad]
+            return {"all": Adadelta(learned, **ADADELTA)}
+
+        return replace(plan, build_optimizers=build)
 
     def metrics(
         self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
@@ -168,7 +206,7 @@ class PoseDTVAEStory(PoseTVAEStory):
             localiser,
             encoder,
             z=z(encoder.features_dim, self.z_dim),
-            u=pose_family(u, localiser.features_dim, model.prior),
+            u=self.build_pose_family(u, localiser, model),
             warp=model.warp,
             pose=model.prior.pose,
         )
