@@ -4,8 +4,8 @@ r"""The guides of VAELLS: paths from the encoding of the observation.
           \prod_m \frac{\zeta_3}{2} e^{-\zeta_3 |c_m|}
 
 (equations (5) and (6)), with the encoder and the transport operators of the model, and a width
-:math:`\gamma_q` and a rate :math:`\zeta_3` of its own. The site c is marginalised by its maximum,
-found by a search or by descent from a network's guess.
+:math:`\gamma_q = \zeta_2^{-1/2}` and a rate :math:`\zeta_3` of its own. The site c is marginalised
+by its maximum, found by a search or by descent from a network's guess.
 
 References:
     Variational Autoencoder with Learned Latent Structure (Connor, Canal, Rozell, 2020),
@@ -104,11 +104,11 @@ class AmortisedTransportGuide(TransportGuide):
     """A guide whose coefficients come from a network, in the place of the search.
 
     The solver descends from the network's guess and from zero, and the network learns where the
-    better descent ended. A guess alone will not do: the density is a spike of width gamma about
+    better descent ended: its loss is half the squared distance of its guess from there, one more
+    term of the objective. A guess alone will not do: the density is a spike of width gamma about
     the paths that reach the code, and the training would make use of every miss, as the bound
-    subtracts the density. A descent that falls short of the best path makes the bound too high as
-    well: what is trained with this guide is measured with a `TransportGuide`, whose search adds
-    no parameters.
+    subtracts the density. A descent that falls short of the best path makes that bound too high as
+    well: models are measured by programs with explicit coefficients, and not by this guide.
 
     Args:
         model: The model; its encoder and operators are the guide's too.
@@ -124,27 +124,17 @@ class AmortisedTransportGuide(TransportGuide):
         self.network: nn.Module = MLP(2 * operators.z_dim, HIDDEN, operators.num_operators)
 
     def _infer(self, start: Tensor) -> Any:
-        def descend(values: dict[str, Tensor]) -> Tensor:
+        def guess(values: dict[str, Tensor]) -> Tensor:
             begin, end = torch.broadcast_tensors(start.detach(), values["z"])
-            guess = self.network(torch.cat([begin, end], -1))
-            first = torch.stack([guess.detach(), torch.zeros_like(guess)])
-            found = self.operators.descend(begin, end, self.inference_weight, first)
-            return _Follow.apply(guess, found)
+            return self.network(torch.cat([begin, end], -1))
 
-        return {"maximize": descend, "maximize_with_gradient": True}
+        def descend(values: dict[str, Tensor]) -> Tensor:
+            begin, end = torch.broadcast_tensors(start, values["z"])
+            first = guess(values)
+            both = torch.stack([first, torch.zeros_like(first)])
+            return self.operators.descend(begin, end, self.inference_weight, both)
 
+        def miss(values: dict[str, Tensor], found: Tensor) -> Tensor:
+            return 0.5 * (guess(values) - found).square().sum(-1)
 
-class _Follow(torch.autograd.Function):
-    """The value found, while the gradient pulls the guess towards it: that of half the square."""
-
-    @staticmethod
-    def forward(ctx: Any, guess: Tensor, found: Tensor) -> Tensor:
-        """Return what was found."""
-        ctx.save_for_backward(guess - found)
-        return found.clone()
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
-        """Return the mean squared distance's gradient, whatever the objective's is."""
-        (miss,) = ctx.saved_tensors
-        return miss / miss[..., 0].numel(), None
+        return {"maximize": descend, "maximize_loss": miss}

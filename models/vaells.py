@@ -16,9 +16,9 @@ Names: :math:`f_\phi` -> ``encoder``, :math:`g_\theta` -> ``decoder``, :math:`\P
 :math:`\zeta_p` -> ``inference_weight``.
 
 The width :math:`\gamma_p` and the rate :math:`\rho_p` are the prior's own; the guide has others
-(`pyro_latents.guides.vaells`). Appendix A has :math:`\rho_p = \zeta_5` and
-:math:`\gamma_p^{-2} = \zeta_4` (twice that, by its formulas). What the training makes of these
-numbers stands in `pyro_latents.stories.vaells.plan`.
+(`pyro_latents.guides.vaells`). In the objective of appendix A they are :math:`\rho_p = \zeta_5`
+and :math:`\gamma_p = \zeta_4^{-1/2}`, and the likelihood's width is :math:`\zeta_1^{-1/2}`: what
+is written here is what is trained (`pyro_latents.stories.vaells.plan`).
 
 Differs from the paper: the sites z and c are in latent units divided by ``operators.scale``, as in
 the authors' runs, so that the entries of z are near 1 when coefficients are inferred.
@@ -54,9 +54,19 @@ class VAELLS(PyroModule):
         inference_weight: The L1 weight in the search for coefficients between anchors and codes.
         coefficient_rate: The rate of the Laplace prior of the coefficients.
         noise_scale: The standard deviation of a code around its path in the prior.
-        closest_anchor: Whether the prior has only the anchor with the best path, equation (12).
+        closest_anchor: Whether objectives by maxima have the anchor with the best path alone in
+            the place of the sum. Equation (12) has no 1/N_a then, which the weight 0 of the site
+            k in `TraceMax_ELBO` says.
         learn_anchors: Whether the anchors are parameters.
+
+    Attributes:
+        coefficient_rate: The rate, a tensor that is saved with the parameters: it may be fitted
+            (`pyro_latents.stories.vaells.fit`).
+        noise_scale: The same of the width.
     """
+
+    coefficient_rate: Tensor
+    noise_scale: Tensor
 
     def __init__(
         self,
@@ -67,8 +77,8 @@ class VAELLS(PyroModule):
         anchors: Tensor,
         *,
         inference_weight: float = 1e-6,
-        coefficient_rate: float = 1.0,
-        noise_scale: float = 1e-3,
+        coefficient_rate: float = 0.01,
+        noise_scale: float = 1.0,
         closest_anchor: bool = True,
         learn_anchors: bool = True,
     ) -> None:
@@ -78,8 +88,8 @@ class VAELLS(PyroModule):
         self.operators = operators
         self.likelihood = likelihood
         self.inference_weight = inference_weight
-        self.coefficient_rate = coefficient_rate
-        self.noise_scale = noise_scale
+        self.register_buffer("coefficient_rate", torch.tensor(coefficient_rate))
+        self.register_buffer("noise_scale", torch.tensor(noise_scale))
         self.closest_anchor = closest_anchor
         if learn_anchors:
             self.anchors = nn.Parameter(anchors.clone())
@@ -112,7 +122,7 @@ class VAELLS(PyroModule):
         starts = self.starts(y, anchors)
 
         def best_path(values: dict[str, Tensor]) -> dict[str, Tensor]:
-            return self._best_path(starts, values["z"])
+            return self.best_path(starts, values["z"])
 
         def path(values: dict[str, Tensor]) -> Tensor:
             begin, end = torch.broadcast_tensors(start, values["z"])
@@ -125,7 +135,7 @@ class VAELLS(PyroModule):
         with pyro.plate("data", size, dim=-1):
             choice = Categorical(logits=starts.new_zeros(starts.shape[-2]))
             k = pyro.sample("k", choice, infer=of_anchor)  # k ~ U{1..N_a}, eq. (7)
-            start = _select(starts, k)
+            start = select(starts, k)
             prior = coefficient_prior(start, self.operators.num_operators, self.coefficient_rate)
             c = pyro.sample("c", prior, infer=of_path)  # c ~ Laplace(0, 1 / rho_p)
             loc = self.operators(c, start)
@@ -159,26 +169,36 @@ class VAELLS(PyroModule):
             )
         return encoded[y]
 
-    def _observe(self, x: Tensor | None, z: Tensor) -> Tensor:
-        output = self.decoder(self.operators.scale * z)
-        return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
+    def best_path(self, starts: Tensor, end: Tensor) -> dict[str, Tensor]:
+        """Find the anchor whose inference objective is lowest, and the coefficients from there.
 
-    def _best_path(self, starts: Tensor, end: Tensor) -> dict[str, Tensor]:
-        """The anchor whose inference objective is lowest, and the coefficients from there."""
+        Args:
+            starts: Where paths may start, as `starts` returns them.
+            end: Codes, of shape `*leading batch z_dim`.
+
+        Returns:
+            The sites ``k`` and ``c``, by name.
+        """
         starts, end = torch.broadcast_tensors(starts, end.unsqueeze(-2))
         c, objective = self.operators.infer(starts, end, self.inference_weight)
         k = objective.argmin(-1)
         best = k[..., None, None].expand(*k.shape, 1, c.shape[-1])
         return {"k": k, "c": c.gather(-2, best).squeeze(-2)}
 
+    def _observe(self, x: Tensor | None, z: Tensor) -> Tensor:
+        output = self.decoder(self.operators.scale * z)
+        return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
 
-def coefficient_prior(start: Tensor, num_operators: int, rate: float) -> Laplace:
+
+def coefficient_prior(start: Tensor, num_operators: int, rate: float | Tensor) -> Laplace:
     """Independent Laplace coefficients for each starting point, of shape `*batch z_dim`."""
     shape = (*start.shape[:-1], num_operators)
-    return Laplace(start.new_zeros(()), 1 / rate).expand(shape).to_event(1)
+    # Apart from the start, on which it does not depend: Pyro asks for the graph of the model.
+    loc = torch.zeros((), dtype=start.dtype, device=start.device)
+    return Laplace(loc, 1 / rate).expand(shape).to_event(1)
 
 
-def _select(starts: Tensor, k: Tensor) -> Tensor:
+def select(starts: Tensor, k: Tensor) -> Tensor:
     """The k-th start of each data point; k may have dimensions in front of the plate's."""
     if starts.dim() == 2:
         return starts[k]

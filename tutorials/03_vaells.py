@@ -197,12 +197,13 @@ model, test = run.recipe.model, run.recipe.splits.test
 # %% [markdown]
 # The data are points of a plane spiral, mapped to 20 dimensions. On the left the codes, coloured by
 # their place on the roll, with the orbits of the operator through some of them, in both directions.
-# In the middle draws of the prior, coloured by their anchor (stars): with coefficients drawn wider than
-# in training, they spread along the orbits. On the right the paths that the search finds between
+# In the middle draws of the prior, coloured by their anchor (stars): coefficients drawn a tenth as wide
+# as the recipe's prior has them spread them along the orbits. On the right the paths that the search finds between
 # pairs of codes.
 
 # %%
-from pyro_latents.reproduce.connor import encoded, operators_in_the_plane
+from pyro_latents.reproduce.connor import encoded
+from pyro_latents.reproduce.connor_figures import operators_in_the_plane
 
 codes = encoded(run.parts, test.x)
 order = test.extras["position"].argsort()
@@ -276,34 +277,33 @@ model = VAELLS(
     encoder,
     decoder,
     TransportOperators(1, 6, init_scale=0.05),
-    NormalPixels(1.0, event_dims=3),
+    NormalPixels(0.05, event_dims=3),
     anchors=torch.zeros(1, 10, 1, 14, 14),  # in the place of which each batch brings its own
+    noise_scale=0.05,
     learn_anchors=False,
 )
 
 # %% [markdown]
-# Codes keep to their paths within $\gamma = 0.001$, so that their densities would count a million
-# times what the pixels do. The paper weighs every term; times $\gamma^2$ what remains is half the
-# squared distance of the code from the path. A warm-up, with the likelihood alone, comes first: a
-# guide that hardly moves codes, and the model without its prior. The phases that take turns are
-# left away: one Adam for all will do for this. The last term is the price on the operators' size.
+# Pixels and codes have the same width here, $\sigma = \gamma = 0.05$, in the model and in the guide:
+# an error of a pixel weighs as much as the distance of a code from its path. Of the ten anchors the
+# closest one alone is kept, without the $1/N_a$ (a weight of zero for $k$). A warm-up, with the
+# likelihood alone, comes first: a guide that hardly moves codes, and the model without its prior. The
+# phases that take turns are left away: one Adam for all will do for this. The last term is the price
+# on the operators' size, a normal prior.
 
 # %%
 from pyro_latents.losses import LikelihoodLoss
 
-weights = {"z": model.noise_scale**2}
-loss = TraceMax_ELBO(
-    max_plate_nesting=1, model_weights={**weights, "c": 1e-4}, guide_weights=weights
-)
+loss = TraceMax_ELBO(max_plate_nesting=1, model_weights={"k": 0.0})
 warm_up = LikelihoodLoss(), model.reconstruct, WarmUpGuide(model)
-training = loss, model, TransportGuide(model)
+training = loss, model, TransportGuide(model, noise_scale=0.05)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 steps, warm_up_steps = (4, 2) if SHORT else (1500, 500)
 for step in range(steps):
     objective, program, guide = warm_up if step < warm_up_steps else training
     x, anchors = turned(upright[torch.randint(len(upright), (32,))])
     value = objective.differentiable_loss(program, guide, x, None, anchors) / len(x)
-    value = value + 0.005 * model.operators.psi.square().sum()
+    value = value + 2.0 * model.operators.psi.square().sum()
     optimizer.zero_grad()
     value.backward()
     optimizer.step()

@@ -15,6 +15,8 @@ from pyro_latents.programs import random_sites
 
 Values = dict[str, Tensor]
 
+# Where a site keeps what its maximiser has to learn.
+LOSS = "_maximize_loss"
 # Of the generic maximiser.
 MOST_STEPS, LEAST_SLOPE = 100, 1e-7
 
@@ -66,8 +68,6 @@ class Maximised:
         values: The values of the sites that are held, by name.
         maxima: Maximisers that are known already.
         weights: Factors of the log-densities that are maximised, by site.
-        subtracted: Whether the objective subtracts the density of the program, as it does the
-            guide's. Learned maximisers climb the density all the same.
     """
 
     def __init__(
@@ -76,14 +76,11 @@ class Maximised:
         values: Values,
         maxima: Values,
         weights: Mapping[str, float],
-        *,
-        subtracted: bool = False,
     ) -> None:
         self.program = program
         self.values = values
         self.maxima = maxima
         self.weights = weights
-        self.subtracted = subtracted
 
     def get_trace(self, args: tuple, kwargs: dict) -> Trace:
         """Run the program once, or for the generic maximiser as often as it asks."""
@@ -100,7 +97,7 @@ class Maximised:
         return trace
 
     def _run(self, maxima: Values, args: tuple, kwargs: dict) -> tuple[Trace, list[str]]:
-        solved = _Solved(self.values, maxima, self.subtracted)
+        solved = _Solved(self.values, maxima)
         with solved:
             trace = poutine.trace(self.program).get_trace(*args, **kwargs)
         solved.check_used(trace)
@@ -115,11 +112,10 @@ class Maximised:
 class _Solved(Messenger):
     """Fixes sites at values, and asks the solvers of auxiliary sites, in one run of a program."""
 
-    def __init__(self, values: Values, maxima: Values, subtracted: bool) -> None:
+    def __init__(self, values: Values, maxima: Values) -> None:
         super().__init__()
         self.values = values
         self.maxima = maxima
-        self.subtracted = subtracted
         # Sites that are left to the generic maximiser.
         self.unsolved: list[str] = []
         # Of solvers that answer for several sites: each is asked once in a run.
@@ -141,23 +137,26 @@ class _Solved(Messenger):
             return
         name, infer = msg["name"], msg["infer"]
         if "maximize" in infer:
-            value = self.maxima.get(name)
-            if value is None and infer["maximize"] is not None:
-                value = self._solve(name, infer)
+            value, known = self.maxima.get(name), name in self.maxima
+            if not known and infer["maximize"] is not None:
+                value = self._solve(name, infer["maximize"])
             if value is None:
                 self.unsolved.append(name)
                 return
             _check(name, value, msg["fn"])
+            if not known and "maximize_loss" in infer:
+                held = {site: held.detach() for site, held in self.values.items()}
+                msg["infer"] = {**infer, LOSS: infer["maximize_loss"](held, value)}
         elif name in self.values:
             value = self.values[name]
         else:
             return
         msg["value"], msg["done"] = value, True
 
-    def _solve(self, name: str, infer: dict[str, Any]) -> Tensor:
-        solver = infer["maximize"]
+    def _solve(self, name: str, solver: Callable) -> Tensor:
         if solver not in self._answers:
-            answer = self._ask(solver, infer.get("maximize_with_gradient", False))
+            with torch.no_grad():
+                answer = solver(self.values)
             if isinstance(answer, Tensor):
                 return answer
             self._answers[solver] = dict(answer)
@@ -167,21 +166,6 @@ class _Solved(Messenger):
                 f"the maximiser of site {name!r} answers for {sorted(answers)} and not for it."
             )
         return answers[name]
-
-    def _ask(self, solver: Callable, with_gradient: bool) -> Tensor | Values:
-        if not with_gradient:
-            with torch.no_grad():
-                return solver(self.values)
-        held = {site: value.detach() for site, value in self.values.items()}
-        answer = solver(held)
-        if isinstance(answer, Tensor):
-            return self._climbing(answer)
-        return {name: self._climbing(value) for name, value in answer.items()}
-
-    def _climbing(self, value: Tensor) -> Tensor:
-        # The same value with the gradient reversed: whoever raises the objective lowers a
-        # density that it subtracts, and a network must raise it.
-        return 2 * value.detach() - value if self.subtracted else value
 
 
 def _check(name: str, value: Tensor, fn: Any) -> None:

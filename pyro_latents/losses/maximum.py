@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_latents.errors import UserError
 from pyro_latents.losses.differentiable import DifferentiableELBO
-from pyro_latents.losses.maximisers import Maximised, Values
+from pyro_latents.losses.maximisers import LOSS, Maximised, Values
 from pyro_latents.programs import Site, random_sites
 from pyro_latents.text import did_you_mean
 
@@ -57,11 +57,10 @@ class TraceMax_ELBO(DifferentiableELBO):
     **Several sites at once.** Sites whose maximum is a joint one name the same solver, which
     returns a dictionary of values by site. It is asked once in a run, at the first of them.
 
-    **Networks.** A network in the place of a solver learns with
-    ``infer={"maximize": network, "maximize_with_gradient": True}``: its parameters climb the
-    density of the program, the guide's too, although the objective subtracts that. What it reads
-    beside ``values`` it should detach. Where its answer is short of the guide's maximum, the
-    objective is too high by as much.
+    **Networks.** A network that helps a solver has a loss of its own:
+    ``infer={"maximize": solver, "maximize_loss": loss}``. ``loss(values, answer)`` is called with
+    gradient, after the solver and with what it has answered, and returns a loss for each data
+    point. Their sum is one more term, ``maximiser``, and all that the network learns from.
 
     **Sums.** Sites of the model with ``infer={"enumerate": "parallel"}`` are summed over exactly,
     each term with its own maximum. All that depends on them must lie in their plates.
@@ -125,13 +124,13 @@ class TraceMax_ELBO(DifferentiableELBO):
     ) -> dict[str, Tensor]:
         """Return the parts of the loss by name, each to be added.
 
-        `likelihood` has the sites observed in the model, `prior` its other sites and factors, and
-        `posterior` those of the guide.
+        `likelihood` has the sites observed in the model, `prior` its other sites and factors,
+        `posterior` those of the guide, and `maximiser` what networks learn from, if there are any.
         """
         self._set_nesting(model, guide, args, kwargs)
         terms: dict[str, Tensor] = {}
-        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            for name, term in self._split(model_trace, guide_trace).items():
+        for traces in self._get_traces(model, guide, args, kwargs):
+            for name, term in (self._split(*traces) | _learned(*traces)).items():
                 terms[name] = terms.get(name, 0.0) + term.sum() / self.num_particles
         return terms
 
@@ -156,14 +155,18 @@ class TraceMax_ELBO(DifferentiableELBO):
         """
         self._set_nesting(model, guide, args, kwargs)
         model_trace, guide_trace = self._get_trace(model, guide, args, kwargs)
-        terms = {k: v.sum() for k, v in self._split(model_trace, guide_trace).items()}
+        split = self._split(model_trace, guide_trace) | _learned(model_trace, guide_trace)
+        terms = {name: term.sum() for name, term in split.items()}
         values = {k: v.detach() for k, v in _values(guide_trace).items()}
         return terms, Held(values, _maxima(model_trace), _maxima(guide_trace))
 
     def terms_at(
         self, held: Held, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Return the terms at earlier draws and maximisers, with the parameters of now."""
+        """Return the terms at earlier draws and maximisers, with the parameters of now.
+
+        Nothing is solved, so that there is nothing for networks to learn from.
+        """
         self._set_nesting(model, guide, args, kwargs)
         model_trace = self._model_trace(model, held.values, held.model_maxima, args, kwargs)
         guide_trace = self._guide_trace(guide, held.values, held.guide_maxima, args, kwargs)
@@ -182,8 +185,7 @@ class TraceMax_ELBO(DifferentiableELBO):
     def _guide_trace(
         self, guide: Callable, values: Values, maxima: Values, args: tuple, kwargs: dict
     ) -> Trace:
-        maximised = Maximised(guide, values, maxima, self.guide_weights, subtracted=True)
-        return maximised.get_trace(args, kwargs)
+        return Maximised(guide, values, maxima, self.guide_weights).get_trace(args, kwargs)
 
     def _model_trace(
         self, model: Callable, values: Values, maxima: Values, args: tuple, kwargs: dict
@@ -257,6 +259,17 @@ def _values(trace: Trace) -> Values:
         for name, site in sites.items()
         if site["type"] == "sample" and "maximize" not in site["infer"]
     }
+
+
+def _learned(*traces: Trace) -> dict[str, Tensor]:
+    """What the networks behind maximisers learn from, of each data point; none without any."""
+    losses = [
+        scale_and_mask(site["infer"][LOSS], site["scale"], site["mask"])
+        for trace in traces
+        for _, site in random_sites(trace)
+        if LOSS in site["infer"]
+    ]
+    return {"maximiser": sum(losses[1:], start=losses[0])} if losses else {}
 
 
 def _maxima(trace: Trace) -> Values:

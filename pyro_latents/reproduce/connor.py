@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from pyro_latents.data.batches import mixed_seed
+from pyro_latents.models.vaells import VAELLS
 from pyro_latents.programs import local_parameters
+from pyro_latents.reproduce.connor_figures import bars, embeddings, operators_in_the_plane
 from pyro_latents.reproduce.experiment import Budget, Context, Result, experiment, labels
 from pyro_latents.stories.story import Parts
 from pyro_latents.stories.vaells.metrics import (
@@ -22,50 +23,51 @@ from pyro_latents.stories.vaells.metrics import (
     rank_correlation,
     spiral_length,
 )
+from pyro_latents.training.step import seed_draws
+from pyro_latents.training.steps import MILESTONE
 from pyro_latents.transport import transport
 
 BASELINES = {"VAE": "vae", "hyperspherical VAE": "hyperspherical-vae", "VampPrior VAE": "vamp-vae"}
 DRAWS, PATHS, PATH_STEPS = 600, 2, 60
 # Of the figure's draws, wider than in training, as in the authors' runs.
 FIGURE_RATE, FIGURE_NOISE = {"swiss-roll": 0.05, "circles": 0.1}, 0.03
-SIDE = 2.6  # of a panel, in inches
 # The synthetic manifolds are small: the paper's 3,000 to 4,000 steps are minutes as well.
-BUDGETS = (Budget(name="quick", steps=1_000), Budget(name="hours"), Budget(name="paper"))
+BUDGETS = (
+    Budget(name="quick", steps=1_000, own={"seeds": 1}),
+    Budget(name="hours", own={"seeds": 3}),
+    Budget(name="paper", own={"seeds": 3}),
+)
+OVER_SEEDS = ("mean of seeds", "lowest", "highest", "before training")
 
 
 @experiment("connor-swiss-roll", BUDGETS, takes=())
 def swiss_roll(context: Context) -> Result:
     """Codes of a swiss roll under four models, and paths along it (figures 2 and 3)."""
-    trained = _train(context, "swiss-roll")
-    parts = trained["VAELLS"]
-    test = parts.splits.test
-    position = spiral_length(test.extras["position"])
-    metrics = measure(parts, parts.batches("test"), 1)
-    best = max(range(4), key=lambda k: metrics[f"path_correlation_{k}"])
-    path, line = "VAELLS, path from anchor", "VAELLS, straight line from anchor"
+    seeds = trained(context, "swiss-roll")
+    begun = [of_roll(parts) for parts in untrained(context, "vaells-swiss-roll")]
+    found = [of_roll(each["VAELLS"]) for each in seeds]
+    what = {"path": "VAELLS, path", "straight line": "VAELLS, straight line"}
     rows = [
-        [f"{path} 1", metrics["path_correlation_0"]],
-        [f"{path} {best + 1}", metrics[f"path_correlation_{best}"]],
-        [f"{line} {best + 1}", metrics[f"euclidean_correlation_{best}"]],
+        [name, *over_seeds([each[kind] for each in found], [each[kind] for each in begun])]
+        for kind, name in what.items()
     ]
-    with torch.no_grad():
-        anchor = parts.model.starts()[best]
-    nearest = int((encoded(parts, test.x) - anchor).norm(dim=1).argmin())
-    origin = int((position - position[nearest]).abs().argmin())
     for name in BASELINES:
-        codes = encoded(trained[name], test.x)
-        distance = (codes - codes[origin]).norm(dim=1)
-        along = (position - position[origin]).abs()
-        rows.append([f"{name}, straight line from that point", rank_correlation(distance, along)])
+        lines = [_of_straight_lines(each[name], each["VAELLS"]) for each in seeds]
+        rows.append([f"{name}, straight line", *over_seeds(lines)])
+    parts = seeds[0]["VAELLS"]
     return Result(
         title="Rank correlation of a distance between codes with the distance along the roll",
-        columns=["distance", "Spearman's correlation"],
+        columns=["distance from an anchor, the mean of four", *OVER_SEEDS],
         rows=rows,
-        settings=_settings(trained),
-        figures=_pictures(context, trained, test.extras["position"]),
+        settings=_settings(seeds[0]) | {"seeds": len(seeds)},
+        figures=_pictures(context, seeds[0], parts.splits.test.extras["position"]),
         notes=[
-            "Paths are inferred from one anchor to every test point. Anchor 1 is the innermost. "
-            "The paper has pictures only."
+            "Spearman's correlation over all test points, the mean over all anchors. Paths are "
+            "inferred from an anchor to every point; lines of the other models begin at the "
+            "point nearest to it. Aids that the paper has not: `candidates`, the best of 200 "
+            "random operators to begin with; `even_codes`, a first encoder with codes of even "
+            "spread; `search`, starts of its own for every path. What each does is in "
+            "`connor-swiss-roll-aids`. The paper has pictures only."
         ],
     )
 
@@ -73,37 +75,100 @@ def swiss_roll(context: Context) -> Result:
 @experiment("connor-circles", BUDGETS, takes=())
 def circles(context: Context) -> Result:
     """Codes of two concentric circles under four models (figures 4, 7, 8 and 9)."""
-    trained = _train(context, "circles")
-    parts = trained["VAELLS"]
-    x, y = parts.splits.test.x, labels(parts.splits.test)
-    psi = parts.model.operators.psi.detach()
-    along = of_rotation(psi, encoded(parts, x), y)
-    paths = {"VAELLS": [along.get(f"circle_{label}_from_path") for label in (0, 1)]}
-    rows = [
-        [name, *of_circles(encoded(each, x), y).values(), *paths.get(name, [None, None])]
-        for name, each in trained.items()
-    ]
-    magnitudes = bars(torch.linalg.matrix_norm(psi), "magnitude of each operator")
-    distances = ["inner, distance", "outer, distance", "told apart"]
+    seeds = trained(context, "circles")
+    begun = [from_curves(parts) for parts in untrained(context, "vaells-circles")]
+    rows = []
+    for name in seeds[0]:
+        found = [from_curves(each[name]) for each in seeds]
+        for what in found[0]:
+            before = [each[what] for each in begun] if name == "VAELLS" else []
+            rows.append([name, what, *over_seeds([each[what] for each in found], before)])
+    parts = seeds[0]["VAELLS"]
+    magnitudes = bars(
+        torch.linalg.matrix_norm(parts.model.operators.psi.detach()), "magnitude of each operator"
+    )
     return Result(
-        title="Codes of two circles: distance from an orbit in per cent, and per cent told apart",
-        columns=[
-            "model",
-            *distances,
-            *(f"{c}, from the learned path" for c in ("inner", "outer")),
-        ],
+        title="Codes of two circles, in per cent",
+        columns=["model", "what", *OVER_SEEDS],
         rows=rows,
-        settings=_settings(trained),
+        settings=_settings(seeds[0]) | {"seeds": len(seeds)},
         figures=[
-            *_pictures(context, trained, y.float()),
+            *_pictures(context, seeds[0], labels(parts.splits.test).float()),
             context.save(magnitudes, "connor-circles-magnitudes"),
         ],
         notes=[
             "Distances are the largest of a code from the ellipse around zero that fits the codes "
             "of its circle best, in per cent of their mean length; the learned path is one of the "
-            "learned operator that fits both circles best. The paper has pictures only."
+            "learned operator that fits both circles best. An aid that the paper has not, beside "
+            "its recipe: `even_codes`, a first encoder with codes of even spread; what it does, "
+            "and what a linear start does, is in `connor-circles-aids`. The paper has pictures "
+            "only."
         ],
     )
+
+
+def over_seeds(values: Sequence[float], before: Sequence[float] = ()) -> list[float | None]:
+    """Return the mean, the lowest and the highest of some values, and the mean of others."""
+    first = sum(before) / len(before) if before else None
+    return [sum(values) / len(values), min(values), max(values), first]
+
+
+def of_roll(parts: Parts) -> dict[str, float]:
+    """The mean rank correlation over the anchors, of paths and of straight lines."""
+    metrics = measure(parts, parts.batches("test"))
+    anchors = range(parts.model.anchors.shape[1])
+    names = {"path": "path_correlation", "straight line": "euclidean_correlation"}
+    found = {
+        kind: sum(float(metrics[f"{name}_{k}"]) for k in anchors) / len(anchors)
+        for kind, name in names.items()
+    }
+    return found | {"mse": float(metrics["mse"])}
+
+
+def from_curves(parts: Parts) -> dict[str, float]:
+    """How far codes of two circles are from curves, by what they are measured from."""
+    x, y = parts.splits.test.x, labels(parts.splits.test)
+    codes = encoded(parts, x)
+    found = of_circles(codes, y)
+    names = {"circle_0_from_orbit": "inner circle from an ellipse"}
+    names["circle_1_from_orbit"] = "outer circle from an ellipse"
+    if isinstance(parts.model, VAELLS):
+        # Operators that do not rotate have no closed paths: codes are as far from them as can be.
+        missing = {f"circle_{label}_from_path": 100.0 for label in (0, 1)}
+        found |= missing | of_rotation(parts.model.operators.psi.detach(), codes, y)
+        names["circle_0_from_path"] = "inner circle from a learned path"
+        names["circle_1_from_path"] = "outer circle from a learned path"
+    names["circles_separable"] = "told apart"
+    return {name: found[metric] for metric, name in names.items()}
+
+
+def untrained(context: Context, recipe: str, **numbers: Any) -> list[Parts]:
+    """What the trainings of each seed begin with, after what is done before the first step."""
+    found: list[Parts] = []
+    for seed in _seeds(context):
+        parts = context.job(recipe, "untrained", seed=seed, numbers=numbers).build()
+        begin = parts.plan.milestones.get(0)
+        if begin is not None:
+            seed_draws(mixed_seed(seed, MILESTONE, 0))
+            begin()
+        found.append(parts)
+    return found
+
+
+def _seeds(context: Context) -> range:
+    return range(context.seed, context.seed + context.budget.own.get("seeds", 1))
+
+
+def _of_straight_lines(parts: Parts, vaells: Parts) -> float:
+    """The same of straight lines in another model, from the points nearest to the anchors."""
+    test = vaells.splits.test
+    position, codes = spiral_length(test.extras["position"]), encoded(vaells, test.x)
+    with torch.no_grad():
+        nearest = torch.cdist(vaells.model.starts(), codes).argmin(1)
+    lines = torch.cdist(encoded(parts, test.x)[nearest], encoded(parts, test.x))
+    along = (position - position[nearest, None]).abs()
+    found = [rank_correlation(line, way) for line, way in zip(lines, along, strict=True)]
+    return sum(found) / len(found)
 
 
 def encoded(parts: Parts, x: Tensor) -> Tensor:
@@ -112,20 +177,27 @@ def encoded(parts: Parts, x: Tensor) -> Tensor:
         return parts.guide.posterior(x)["z"].mode.cpu()
 
 
-def _train(context: Context, data: str) -> dict[str, Parts]:
-    """The trained models by name, on the processor, where pictures are drawn."""
-    trained = {}
-    for name, story in {**BASELINES, "VAELLS": "vaells"}.items():
-        job = context.job(f"{story}-{data}", f"{story} {data}")
-        trained[name] = job.train(progress=True).parts.to("cpu")
-    return trained
+def trained(context: Context, data: str) -> list[dict[str, Parts]]:
+    """The trained models of each seed by name, on the processor, where pictures are drawn."""
+    names = {**BASELINES, "VAELLS": "vaells"}
+    jobs = [
+        context.job(f"{story}-{data}", f"{story} {data} {seed}", seed=seed, cost=_cost(story))
+        for seed in _seeds(context)
+        for story in names.values()
+    ]
+    parts = iter(each.to("cpu") for each in context.train(jobs))
+    return [{name: next(parts) for name in names} for _ in _seeds(context)]
 
 
-def _pictures(context: Context, trained: dict[str, Parts], color: Tensor) -> list[Path]:
-    parts = trained["VAELLS"]
+def _cost(story: str) -> float:
+    return 3.0 if story == "vaells" else 1.0
+
+
+def _pictures(context: Context, models: dict[str, Parts], color: Tensor) -> list[Path]:
+    parts = models["VAELLS"]
     data, model, test = parts.story.data, parts.model, parts.splits.test
     side_by_side = {"truth": test.extras["latent"]}
-    side_by_side |= {name: encoded(each, test.x) for name, each in trained.items()}
+    side_by_side |= {name: encoded(each, test.x) for name, each in models.items()}
     codes, psi = side_by_side["VAELLS"], model.operators.psi.detach()
     generator = torch.Generator().manual_seed(context.seed)
     with torch.no_grad():
@@ -160,86 +232,6 @@ def _paths(parts: Parts, codes: Tensor) -> list[Tensor]:
     return paths
 
 
-def _settings(trained: dict[str, Parts]) -> dict[str, Any]:
-    settings = {name: asdict(parts.story) for name, parts in trained.items()}
-    return {"provenance": trained["VAELLS"].splits.provenance, **settings}
-
-
-def embeddings(codes: Mapping[str, Tensor], color: Tensor) -> Figure:
-    """Draw codes in the plane, `batch 2`, by the name of their model, and what colours them."""
-    figure, axes = _panels(len(codes))
-    for axis, (name, points) in zip(axes, codes.items(), strict=True):
-        _scatter(axis, points, color)
-        axis.set_title(name, fontsize=9)
-    return figure
-
-
-def operators_in_the_plane(
-    psi: Tensor,
-    codes: Tensor,
-    color: Tensor,
-    anchors: Tensor,
-    draws: tuple[Tensor, Tensor],
-    paths: Sequence[Tensor],
-) -> Figure:
-    """Draw the orbit of each operator over the codes, draws of the prior, and inferred paths.
-
-    Args:
-        psi: The operators, of shape `num_operators 2 2`.
-        codes: Codes in the plane, of shape `batch 2`.
-        color: What colours them.
-        anchors: Encoded anchors, of shape `num_anchors 2`.
-        draws: Draws of the prior and what colours them.
-        paths: Paths between two codes, each of shape `steps 2`.
-    """
-    figure, axes = _panels(len(psi) + 2)
-    reach = 1.3 * float(codes.abs().max())
-    for m, axis in enumerate(axes[: len(psi)]):
-        _scatter(axis, codes, color)
-        for begin in codes[torch.linspace(0, len(codes) - 1, 3).long()]:
-            axis.plot(*orbit(psi[m : m + 1], begin, reach).T, color="black", linewidth=0.8)
-        axis.set_title(f"operator {m + 1}: orbits", fontsize=9)
-    _scatter(axes[-2], *draws)
-    axes[-2].plot(*anchors.T, "k*", markersize=7)
-    axes[-2].set_title("draws of the prior", fontsize=9)
-    _scatter(axes[-1], codes, torch.full_like(color, 0.8), "gray")
-    for path in paths:
-        axes[-1].plot(*path.T, linewidth=1.2)
-        axes[-1].plot(*path[[0, -1]].T, "k.", markersize=5)
-    axes[-1].set_title("inferred paths", fontsize=9)
-    for axis in axes:
-        axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    return figure
-
-
-def bars(values: Tensor, title: str) -> Figure:
-    """Draw one bar a value."""
-    figure = Figure(figsize=(SIDE, SIDE), layout="constrained")
-    axis = figure.subplots()
-    axis.bar(range(1, len(values) + 1), values.tolist(), color="black")
-    axis.set_title(title, fontsize=9)
-    return figure
-
-
-def orbit(psi: Tensor, begin: Tensor, reach: float) -> Tensor:
-    """Where one operator moves a point, to both sides, while it stays in reach."""
-    norm = torch.linalg.matrix_norm(psi[0], 2).clamp_min(1e-12)
-    c = torch.linspace(-10, 10, 400)[:, None] / norm
-    points = transport(psi, c.to(psi), begin)
-    inside = points.abs().amax(1) < 2 * reach
-    return torch.where(inside[:, None], points, torch.nan)
-
-
-def _scatter(axis: Axes, points: Tensor, color: Tensor, colors: str = "viridis") -> None:
-    axis.scatter(points[:, 0], points[:, 1], c=color, s=3, cmap=colors, linewidths=0)
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """Square panels in a row, without axes."""
-    # Not by `pyplot`: it keeps every figure, and looks for a screen.
-    figure = Figure(figsize=(SIDE * count, SIDE), layout="constrained")
-    axes = list(figure.subplots(1, count, squeeze=False)[0])
-    for axis in axes:
-        axis.set_axis_off()
-        axis.set_aspect("equal", adjustable="datalim")
-    return figure, axes
+def _settings(models: dict[str, Parts]) -> dict[str, Any]:
+    settings = {name: asdict(parts.story) for name, parts in models.items()}
+    return {"provenance": models["VAELLS"].splits.provenance, **settings}

@@ -67,8 +67,12 @@ class TransportOperators(nn.Module):
         )
         return c.view(first.shape[1:])
 
-    def infer(self, start: Tensor, end: Tensor, l1_weight: float) -> tuple[Tensor, Tensor]:
+    def infer(
+        self, start: Tensor, end: Tensor, l1_weight: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Coefficients from `start` to `end`, any leading dimensions, without gradient.
+
+        The weight is one for all pairs, or has their leading dimensions.
 
         Returns:
             The coefficients, of shape `... num_operators`, and the objectives, of shape `...`.
@@ -77,7 +81,7 @@ class TransportOperators(nn.Module):
             self.psi,
             start.reshape(-1, start.shape[-1]),
             end.reshape(-1, end.shape[-1]),
-            l1_weight,
+            l1_weight.reshape(-1) if isinstance(l1_weight, Tensor) else l1_weight,
             restarts=self.restarts,
             search=self.search,
         )

@@ -9,7 +9,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from pyro.optim import Adam
 
 from pyro_latents.errors import UserError
-from pyro_latents.losses.maximum import Held, TraceMax_ELBO
+from pyro_latents.losses.maximum import TraceMax_ELBO
 from pyro_latents.transport import infer_coefficients, transport
 
 F64 = torch.float64
@@ -267,17 +267,6 @@ def test_a_joint_solver_is_asked_anew_in_each_run():
     assert second["a"][0] == second["b"][0] == 1
 
 
-def test_networks_may_answer_for_several_sites():
-    weight = torch.tensor(0.2, dtype=F64, requires_grad=True)
-    learned = {
-        "maximize": lambda values: {"a": weight.expand(3), "b": weight.detach().expand(3)},
-        "maximize_with_gradient": True,
-    }
-    TraceMax_ELBO().differentiable_loss(joint_model(learned), no_guide).backward()
-    # d/da of -a^2 / 2 - (b - a)^2 / 8 - 2 (1 - a - b)^2 at a = b = w.
-    assert weight.grad.item() == pytest.approx(-3 * (-0.2 + 4 * (1 - 0.4)))
-
-
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -306,28 +295,70 @@ def test_terms_at_held_values_see_new_parameters_only():
     assert torch.allclose(moved["prior"], terms["prior"])
 
 
-def test_a_learned_maximiser_climbs_the_density_of_model_and_guide():
+def test_a_network_learns_from_its_own_loss_and_from_nothing_else():
     weight = torch.tensor(0.2, dtype=F64, requires_grad=True)
-    learned = {"maximize": lambda values: weight.expand(3), "maximize_with_gradient": True}
+    seen = []
 
-    def program(observed):
-        with pyro.plate("data", 3):
-            c = pyro.sample("c", Normal(torch.zeros((), dtype=F64), 1.0), infer=learned)
-            z = torch.ones(3, dtype=F64)
-            return pyro.sample("z", Normal(c, 1.0), obs=z if observed else None)
+    def solve(values):
+        return torch.full((3,), 0.6, dtype=F64)
 
-    def unit():
-        with pyro.plate("data", 3):
-            pyro.sample("z", Normal(torch.ones((), dtype=F64), 1.0))
+    def miss(values, answer):
+        seen.append((values, answer))
+        return (weight - answer).square()
 
-    # d/dw of -w^2 / 2 - (1 - w)^2 / 2, at each of three data points; a step goes the other way.
-    TraceMax_ELBO().differentiable_loss(lambda: program(True), no_guide).backward()
-    assert weight.grad.item() == pytest.approx(-3 * (1 - 2 * 0.2))
-    weight.grad = None
-    elbo = TraceMax_ELBO()
-    held = Held({"z": torch.ones(3, dtype=F64)}, {}, {})
-    sum(elbo.terms_at(held, unit, lambda: program(False)).values()).backward()
-    assert weight.grad.item() == pytest.approx(-3 * (1 - 2 * 0.2))
+    def program(shift, observed):
+        with pyro.plate("data", 3), poutine.scale(scale=2.0):
+            prior = Normal(torch.zeros((), dtype=F64), 1.0)
+            learned = {"maximize": solve, "maximize_loss": miss}
+            c = pyro.sample("c", prior, infer=learned)
+            return pyro.sample("z", Normal(c + shift, 1.0), obs=observed)
+
+    def model():
+        return program(0.0, torch.ones(3, dtype=F64))
+
+    shift = torch.tensor(0.1, dtype=F64, requires_grad=True)
+    pairs = {
+        "model": (model, no_guide),
+        "guide": (unit, lambda: program(shift, None)),
+    }
+    for model_or_guide in pairs.values():
+        weight.grad = None
+        terms, held = TraceMax_ELBO(max_plate_nesting=1).hold(*model_or_guide)
+        assert terms["maximiser"].item() == pytest.approx(2 * 3 * 0.16)
+        sum(terms.values()).backward()
+        # d/dw of (w - 0.6)^2, at each of three data points that count twice.
+        assert weight.grad.item() == pytest.approx(-2 * 3 * 0.8)
+        assert torch.equal(seen[-1][1], torch.full((3,), 0.6, dtype=F64))
+        assert not any(value.requires_grad for value in seen[-1][0].values())
+        again = TraceMax_ELBO(max_plate_nesting=1).terms_at(held, *model_or_guide)
+        assert "maximiser" not in again
+
+
+def test_what_a_network_learns_from_is_no_part_of_the_ratio():
+    x = torch.randn(4, dtype=F64)
+    model, guide = auxiliary_pair(x)
+
+    def other():
+        with pyro.plate("data", len(x), dim=-1):
+            miss = {"maximize": lambda v: v["z"], "maximize_loss": lambda v, c: c * 0 + 7.0}
+            c = pyro.sample("c", Laplace(x.new_zeros(()), 1.0), infer=miss)
+            z = pyro.sample("z", Normal(c, 0.4))
+            pyro.sample("x", Normal(1.5 * z, 0.5), obs=x)
+
+    ratios, losses = [], []
+    for program in (model, other):
+        elbo = TraceMax_ELBO(max_plate_nesting=1, num_particles=2, vectorize_particles=True)
+        pyro.set_rng_seed(2)
+        ratios.append(elbo.log_ratio(program, guide))
+        pyro.set_rng_seed(2)
+        losses.append(elbo.loss(program, guide))
+    assert torch.allclose(ratios[0], ratios[1])
+    assert losses[1] - losses[0] == pytest.approx(4 * 7.0)
+
+
+def unit():
+    with pyro.plate("data", 3):
+        pyro.sample("z", Normal(torch.ones((), dtype=F64), 1.0))
 
 
 def test_the_generic_maximiser_respects_the_support():

@@ -4,13 +4,17 @@ import pytest
 import torch
 
 from pyro_latents.reproduce import connor, connor_images
-from pyro_latents.reproduce.connor import bars, orbit
-from pyro_latents.reproduce.experiment import Budget
+from pyro_latents.reproduce.connor import over_seeds, untrained
+from pyro_latents.reproduce.connor_figures import bars, orbit
+from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
 
-NAMES = ("swiss-roll", "circles", "rotated-mnist", "mnist-table", "mnist-paths")
+NAMES = (
+    *("swiss-roll", "swiss-roll-aids", "circles", "circles-aids"),
+    *("rotated-mnist", "mnist-table", "mnist-paths"),
+)
 # A few steps on a few points.
-MANIFOLD = Budget(name="tiny", steps=2)
+MANIFOLD = Budget(name="tiny", steps=2, numbers={"validation": 0}, own={"seeds": 2})
 IMAGES = Budget(
     name="tiny",
     images=200,
@@ -30,18 +34,19 @@ def test_every_experiment_is_there():
     ("name", "budget", "data"),
     [
         ("connor-circles", MANIFOLD, None),
+        ("connor-circles-aids", MANIFOLD, None),
         ("connor-mnist-table", IMAGES, "digits"),
         ("connor-mnist-paths", IMAGES, "digits"),
         ("connor-rotated-mnist", IMAGES, "rotated-digits"),
     ],
 )
 def test_each_writes_its_numbers_and_pictures(name, budget, data, tmp_path):
-    reproduce(name, out=tmp_path, budget=budget, data=data)
+    reproduce(name, out=tmp_path, budget=budget, data=data, processes=1)
     written = json.loads((tmp_path / f"{name}.json").read_text())
     assert written["rows"]
     assert written["budget"] == "tiny"
     assert all(len(row) == len(written["columns"]) for row in written["rows"])
-    for path in written["figures"]:
+    for path in written["figures"] or []:
         assert (tmp_path / path.split("/")[-1]).stat().st_size > 1000
 
 
@@ -63,3 +68,18 @@ def test_an_orbit_stays_in_reach_and_passes_its_point():
     points = orbit(turn, begin, 1.2)
     assert (points - begin).norm(dim=1).nan_to_num(9.0).min() < 0.05
     assert torch.allclose(points.norm(dim=1), torch.ones(len(points)), atol=1e-4)
+
+
+def test_figures_of_seeds_are_summed_up_with_what_they_began_at():
+    assert over_seeds([1.0, 3.0, 5.0], [0.0, 1.0]) == [3.0, 1.0, 5.0, 0.5]
+    assert over_seeds([2.0]) == [2.0, 2.0, 2.0, None]
+
+
+def test_an_untrained_model_is_what_the_first_step_finds(tmp_path, monkeypatch):
+    context = Context(budget=MANIFOLD, out=tmp_path)
+    (first, second) = untrained(context, "vaells-circles", learning_rate=1e-12)
+    job = context.job("vaells-circles", "run", seed=1, numbers={"learning_rate": 1e-12})
+    after = job.train().parts.model.encoder.state_dict()
+    assert first.seed != second.seed
+    for name, value in second.model.encoder.state_dict().items():
+        assert torch.allclose(value, after[name], atol=1e-6)

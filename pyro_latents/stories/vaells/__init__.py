@@ -15,5 +15,9 @@ Whoever wants to know it whole opens these files, in this order:
 11. `stories/vaells/recipes.py`: what is built, and the tables of the paper;
 12. `stories/vaells/images.py`, `nets/mlp.py`: networks, and turned digits;
 13. `distributions/likelihoods.py`: what the decoder's output means;
-14. `stories/vaells/metrics.py`: what is measured, and what the predictive check hides.
+14. `stories/vaells/fit.py`: the prior's width and rate by likelihood, an option;
+15. `stories/vaells/metrics.py`: what is measured, and what the predictive check hides, with
+16. `stories/vaells/likelihood.py`: the estimate of the paper's table, and the evidence, by
+17. `guides/vaells_evidence.py`: a proposal with explicit anchors, coefficients and codes;
+18. `stories/vaells/figures.py`: its pictures.
 """

@@ -1,6 +1,7 @@
 """What VAELLS is measured by, and what its predictive check hides."""
 
 import math
+from typing import Any
 
 import pyro
 import torch
@@ -11,47 +12,82 @@ from torch import Tensor
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.draws import seeded_batches
-from pyro_latents.losses import TraceMax_ELBO
+from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.models.vaells import VAELLS, coefficient_prior
 from pyro_latents.programs import evaluation_mode, local_parameters
-from pyro_latents.stories.story import Parts
+from pyro_latents.stories.story import Metrics, Parts, of_evidence
+from pyro_latents.stories.vaells.likelihood import estimates_of_connor, evidence_of_programs
 from pyro_latents.transport import TransportOperators
 
-# The paper's, and enough: the guide is narrow, and each particle infers paths from all anchors.
-MOST_PARTICLES = 100
 # Random paths of a check for each data point. A tenth of them, with ten anchors, is kept.
 CANDIDATES = 500
 # Of ellipses and paths that distances are taken to, and the codes that are tried as their starts.
 ORBIT_POINTS, PATH_POINTS, STARTS = 720, 360, 60
 
 
-def measure(parts: Parts, batches: BatchMaker, particles: int) -> dict[str, float]:
-    """Return the metrics of trained parts by name, of no more than 100 particles.
+def measure(
+    parts: Parts, batches: BatchMaker, sampling: ImportanceSampling | None = None
+) -> Metrics:
+    """Return the metrics of trained parts by name; without sampling, those that need no draws.
 
-    The log-likelihood is the importance-weighted one of the paper's table, with the densities of
-    code given anchor and observation by their maximum: an approximation, not a bound.
+    The error ``mse`` is that of decoded encodings. ``elbo`` is the objective, whose densities of
+    codes are maxima: an approximation, and no bound. With sampling there are, in nats an image
+    (`pyro_latents.stories.vaells.likelihood` says what they are):
+
+    * ``log_likelihood``, the evidence of the program, with the number of particles and points, the
+      share of points whose k-hat is too high and the effective sample size; the evidence of a
+      normal for each class and of one normal on the same codes,
+      ``normal_per_class_log_likelihood`` and ``normal_log_likelihood``;
+    * ``connor_log_likelihood``, the estimate of the paper's table, and ``sampled_mse``, the error
+      beside it.
     """
-    model, guide = parts.model, parts.guide
-    particles = min(particles, MOST_PARTICLES)
-    loss = TraceMax_ELBO(max_plate_nesting=1, num_particles=particles, vectorize_particles=True)
-    ratios, errors, codes = [], [], []
-    with torch.no_grad(), local_parameters(model, guide), evaluation_mode(model, guide):
-        for batch in seeded_batches(batches, seed=parts.seed, description="log likelihood"):
-            ratios.append(loss.log_ratio(model, guide, *batch))
-            code = model.encoder(batch[0])
-            codes.append(code / model.operators.scale)
-            mean = model.likelihood(model.decoder(code)).mean
-            errors.append((mean - batch[0]).square().flatten(1).mean(1))
-        ratio = torch.cat(ratios, 1)
+    model = parts.model
+    with torch.no_grad(), evaluation_mode(model):
+        codes, errors = _encoded(parts, batches)
         norms = torch.linalg.matrix_norm(model.operators.psi)
-        return {
-            "elbo": ratio.mean().item(),
-            "log_likelihood": (ratio.logsumexp(0) - math.log(particles)).mean().item(),
-            "log_likelihood_particles": particles,
-            "mse": torch.cat(errors).mean().item(),
+        found = {
+            "mse": errors.mean().item(),
             **{f"operator_norm_{m}": norm.item() for m, norm in enumerate(norms)},
-            **_of_manifold(model, parts.story.data, batches.examples, torch.cat(codes)),
+            "prior_noise_scale": model.noise_scale.item(),
+            "prior_rate": model.coefficient_rate.item(),
+            **_of_manifold(model, parts.story.data, batches.examples, codes),
         }
+    return found if sampling is None else _likelihoods(parts, batches, sampling) | found
+
+
+def _likelihoods(parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
+    evidence = evidence_of_programs(parts, batches, sampling)
+    paths = evidence.pop("paths")
+    estimate, error = estimates_of_connor(parts, batches, points=sampling.points)
+    return {
+        "elbo": _objective(parts, batches, sampling.points),
+        **of_evidence(paths, sampling.particles),
+        **{f"{name}_log_likelihood": of.log_evidence for name, of in evidence.items()},
+        "connor_log_likelihood": estimate,
+        "sampled_mse": error,
+    }
+
+
+def _objective(parts: Parts, batches: BatchMaker, points: int) -> float:
+    """The objective of the first points, with its sign changed."""
+    loss: Any = parts.loss
+    with torch.no_grad(), local_parameters(parts.model, parts.guide):
+        ratios = [
+            loss.log_ratio(parts.model, parts.guide, *batch)
+            for batch in seeded_batches(batches, points=points, seed=parts.seed)
+        ]
+    return torch.cat(ratios, 1).mean().item()
+
+
+def _encoded(parts: Parts, batches: BatchMaker) -> tuple[Tensor, Tensor]:
+    """Codes in the units of the operators, and the error of decoding each."""
+    model, codes, errors = parts.model, [], []
+    for x, *_ in seeded_batches(batches, seed=parts.seed):
+        code = model.encoder(x)
+        mean = model.likelihood(model.decoder(code)).mean
+        codes.append(code / model.operators.scale)
+        errors.append((mean - x).square().flatten(1).mean(1))
+    return torch.cat(codes), torch.cat(errors)
 
 
 def _of_manifold(model: VAELLS, data: str, examples: Examples, codes: Tensor) -> dict[str, float]:

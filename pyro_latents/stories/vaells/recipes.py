@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from pyro_latents.checks.splits import HonestSplit
@@ -18,7 +19,9 @@ from pyro_latents.fields import Positive
 from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
 from pyro_latents.models.vaells import VAELLS
 from pyro_latents.nets.mlp import MLP
-from pyro_latents.stories.story import Parts
+from pyro_latents.stories.story import Metrics, Parts
+from pyro_latents.stories.transformation import Transformation
+from pyro_latents.stories.vaells.figures import figures
 from pyro_latents.stories.vaells.images import (
     ConnorDecoder,
     ConnorEncoder,
@@ -52,7 +55,6 @@ class VAELLSStory(PhasedStory):
         restarts: Random starts of the coefficient inference.
         search: What is searched for coefficients: `local` (the paper's), `wide` or, for a single
             operator, `global`.
-        closest_anchor: Whether the prior has the closest anchor only, equation (12).
     """
 
     name = "vaells"
@@ -65,7 +67,6 @@ class VAELLSStory(PhasedStory):
     num_anchors: Positive[int] = 4
     restarts: Positive[int] = 2
     search: Search = "wide"
-    closest_anchor: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +105,7 @@ class VAELLSStory(PhasedStory):
         """Return the paper's guide, or the one with a network for the coefficients."""
         assert isinstance(model, VAELLS)
         kind = AmortisedTransportGuide if name == "amortised" else TransportGuide
-        return kind(model, coefficient_rate=self.zeta_3, noise_scale=self.noise_scale)
+        return kind(model, coefficient_rate=self.rate, noise_scale=self.noise_scale)
 
     def build_batches(self, split: str, splits: Splits) -> BatchMaker:
         """Return data points with their classes, or turned images with turned anchors."""
@@ -113,23 +114,39 @@ class VAELLSStory(PhasedStory):
             return RotatedWithAnchors(examples, self.num_anchors, fresh=split == "train")
         return Labelled(examples)
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
-        """Return the paper's log-likelihood and error, and what is known of the manifold."""
-        if isinstance(parts.guide, AmortisedTransportGuide):
-            # The density at the end of a short descent may be below that of the best path.
-            parts = parts.with_programs(parts.model, self.build_guide("paper", parts.model))
-        return measure(parts, batches, sampling.particles)
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
+        """Return two columns of log-likelihood, errors, and what is known of the manifold."""
+        return measure(parts, batches, sampling)
 
     def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit:
         """Hide the end of a path, which is the data point; its start is seen (`EndsOfPaths`)."""
         guide, batches = EndsOfPaths(parts.model), parts.batches("test", limit=points)
         return HonestSplit("end given start of path", parts.model, guide, batches)
 
+    def build_transformation(self, parts: Parts) -> Transformation:
+        """Return the path, by its coefficients `c`; they are inferred from its two ends."""
+        model = parts.model
+
+        def code(x: Tensor) -> Tensor:
+            return model.encoder(x) / model.operators.scale
+
+        def infer(start: Tensor, end: Tensor) -> Tensor:
+            return model.operators.infer(code(start), code(end), model.inference_weight)[0]
+
+        def apply(x: Tensor, c: Tensor | None) -> Tensor:
+            z = code(x) if c is None else model.operators(c, code(x))
+            return model.likelihood(model.decoder(model.operators.scale * z)).mean
+
+        ends = "where a path begins", "where it ends"
+        return Transformation("c", self.num_operators, ends, infer, apply)
+
     def image_pair(self, parts: Parts) -> tuple[Callable, Callable] | None:
         """Return model and guide as they are, which need no class; none for plain vectors."""
         return (parts.model, parts.guide) if len(self.x_shape) == 3 else None
+
+    def figures(self, parts: Parts) -> dict[str, Figure]:
+        """Draw the orbits of the operators, and what every story of images draws."""
+        return {**figures(parts), **super().figures(parts)}
 
     def _anchors(self, splits: Splits) -> Tensor:
         """Anchors, of shape `num_classes num_anchors *x_shape`."""
@@ -138,9 +155,10 @@ class VAELLSStory(PhasedStory):
         if self.data == "circles":
             return circle_anchors(self.num_anchors).x.unflatten(0, (-1, self.num_anchors))
         train = splits.train
-        assert train.y is not None
-        y = train.y.cpu()
-        chosen = [self._chosen(y, label).to(train.device) for label in range(splits.num_classes)]
+        # Data of one's own may have no classes: they are all of one.
+        y = torch.zeros(len(train)).long() if train.y is None else train.y.cpu()
+        classes = range(max(1, splits.num_classes))
+        chosen = [self._chosen(y, label).to(train.device) for label in classes]
         if self.own_anchors:
             return evenly_turned(train.extras["upright"][torch.cat(chosen)], self.num_anchors)
         return train.x[torch.stack(chosen)]
@@ -162,7 +180,7 @@ class VAELLSStory(PhasedStory):
         return of_class[torch.randperm(len(of_class))[: self.num_anchors]]
 
 
-_MANIFOLD: dict[str, Any] = {"batch_size": 30, "x_scale": 0.02, "even_codes": True}
+_MANIFOLD: dict[str, Any] = {"batch_size": 30, "even_codes": True}
 # The embedded digits are 1,797 small images: more epochs, and a validation set to match.
 _DIGITS: dict[str, Any] = {"epochs": 120, "validation": 180, "warm_up": 4_000}
 
@@ -199,7 +217,8 @@ _MNIST = VAELLSStory(
     z_dim=6,
     num_operators=4,
     num_anchors=8,
-    zeta_1=1.0,
+    x_scale=1.0,
+    prior_noise_scale=1.0,
     zeta_p=1e-6,
     operator_learning_rate=1e-5,
     max_operator_learning_rate=1.4e-3,

@@ -1,0 +1,84 @@
+"""What each aid of the recipes for synthetic manifolds does, which the paper does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro_latents.reproduce.connor import (
+    BUDGETS,
+    OVER_SEEDS,
+    from_curves,
+    of_roll,
+    over_seeds,
+    untrained,
+)
+from pyro_latents.reproduce.experiment import Context, Result, experiment
+from pyro_latents.stories.story import Parts
+
+# Options that take an aid away, or add one, by what a table calls the training.
+ROLL: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "one draw of the first operator": {"candidates": 0},
+    "codes as the encoder has them": {"even_codes": False},
+    "paths from random starts alone": {"search": "local"},
+    "none of the three": {"candidates": 0, "even_codes": False, "search": "local"},
+}
+CIRCLES: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "codes as the encoder has them": {"even_codes": False},
+    "linear networks to begin with": {"linear_start": True},
+    "every step of the operators is taken": {
+        "try_operators": False,
+        "operator_learning_rate": 7e-3,
+    },
+}
+
+
+@experiment("connor-swiss-roll-aids", BUDGETS, takes=())
+def swiss_roll_aids(context: Context) -> Result:
+    """The recipe of the swiss roll without each of its aids."""
+    rows = []
+    for name, options in ROLL.items():
+        found = [of_roll(parts) for parts in _trained(context, "swiss-roll", options)]
+        begun = [of_roll(parts) for parts in untrained(context, "vaells-swiss-roll", **options)]
+        paths, before = ([each["path"] for each in group] for group in (found, begun))
+        error = sum(each["mse"] for each in found) / len(found)
+        rows.append([name, *over_seeds(paths, before), f"{error:.5f}"])
+    return Result(
+        title="Rank correlation of the lengths of paths with the distance along the roll",
+        columns=["training", *OVER_SEEDS, "MSE"],
+        rows=rows,
+        settings={"options": ROLL, "seeds": len(begun), "budget": context.budget.name},
+        notes=["The mean over four anchors, and all test points."],
+    )
+
+
+@experiment("connor-circles-aids", BUDGETS, takes=())
+def circles_aids(context: Context) -> Result:
+    """The recipe of the circles without its aid, and with others."""
+    rows = []
+    for name, options in CIRCLES.items():
+        found = [from_curves(parts) for parts in _trained(context, "circles", options)]
+        begun = [from_curves(parts) for parts in untrained(context, "vaells-circles", **options)]
+        for what in found[0]:
+            values, before = ([each[what] for each in group] for group in (found, begun))
+            rows.append([name, what, *over_seeds(values, before)])
+    return Result(
+        title="Codes of two circles, in per cent",
+        columns=["training", "what", *OVER_SEEDS],
+        rows=rows,
+        settings={"options": CIRCLES, "seeds": len(begun), "budget": context.budget.name},
+        notes=["What is measured is said at `connor-circles`."],
+    )
+
+
+def _trained(context: Context, data: str, options: dict[str, Any]) -> list[Parts]:
+    """Trainings of every seed; that of the recipe itself are those of the paper's figures."""
+    words = " ".join(f"{name} {value}" for name, value in options.items()).replace("_", " ")
+    jobs = [
+        context.job(
+            f"vaells-{data}", f"vaells {data} {words} {seed}", seed=seed, numbers=options, cost=1.0
+        )
+        for seed in range(context.seed, context.seed + context.budget.own.get("seeds", 1))
+    ]
+    return [parts.to("cpu") for parts in context.train(jobs)]
