@@ -31,14 +31,14 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
     .. math:: -\mathbb{E}_q[\log p(x | z)] + \sum_{s \notin S} \mathrm{KL}[q_s \| p_s]
               + \sum_{s \in S} \lambda_s N \, \mathrm{MMD}^2[q_s, p_s]
 
-    **What is compared.** A site that has no parents among the latent sites of the model is
-    compared by its aggregate: the guide's values over the data plate with as many draws of the
-    prior, so that a single posterior may stay narrow. A site with parents is compared within each
-    data point: the guide's distribution there with the model's conditional at the guide's values
-    of the parents, and the mean is taken over the data points. That is exact, without draws or
-    noise, where both are normals with independent coordinates, or points; otherwise it is
-    estimated by several draws of each data point. Only draws are needed, no density: a guide may
-    push noise through a network and sample a ``Delta``. The other sites keep their KL, as in
+    **What is compared.** A site that has no parents among the sites of the model is compared by
+    its aggregate: the guide's values over the data plate with as many draws of the prior, so that
+    a single posterior may stay narrow. A site with parents is compared within each data point:
+    the guide's distribution there with the model's conditional at the guide's values of the
+    parents, and the mean is taken over the data points. That is exact, without draws or noise,
+    where both are normals with independent coordinates, or points; otherwise it is estimated by
+    several draws of each data point. Only draws are needed, no density: a guide may push noise
+    through a network and sample a ``Delta``. The other sites keep their KL, as in
     `TraceAnalytic_ELBO`.
 
     Other readings of a site with parents are options, for comparison. ``marginal`` takes its
@@ -184,7 +184,7 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
         return terms
 
     def parents(self, model: Callable, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
-        """Return the names of the latent sites that each site is drawn given, in their order.
+        """Return the names of the sites that each site is drawn given, in their order.
 
         They are found by a run of the model at its own draws, once for each model.
         """
@@ -192,14 +192,12 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
             with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
                 with TrackProvenance():
                     sites = sites_of(poutine.trace(model).get_trace(*args, **kwargs))
-            order = list(sites)
-            found = {
-                name: sorted(
-                    get_provenance(site["fn"].log_prob(site["value"])) - {name}, key=order.index
-                )
-                for name, site in sites.items()
-                if site["name"] in self.mmd_scale
-            }
+            found = {}
+            for name in self.mmd_scale.keys() & sites.keys():
+                density = sites[name]["fn"].log_prob(sites[name]["value"])
+                # Parameters of the global store are no sites.
+                given = get_provenance(density) - {name}
+                found[name] = [parent for parent in sites if parent in given]
             self._parents = model, found
         return self._parents[1]
 
@@ -216,7 +214,10 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
             total = sum(within(*pair, kernel) for pair in pairs) / self.num_particles
         else:
             joint = parents if self.compare == "joint" else []
-            beside = [[guide.nodes[parent] for parent in joint] for _, guide in particles]
+            beside = [
+                [guide.nodes[parent] for parent in joint if parent in guide.nodes]
+                for _, guide in particles
+            ]
             kernel = self.kernel or InverseMultiquadric()
             total = across(pairs, kernel, beside=beside, unbiased=self.unbiased)
         self._check_finite(name, total, *pairs[0])

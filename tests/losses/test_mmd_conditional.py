@@ -171,6 +171,19 @@ def test_a_site_is_compared_by_what_it_depends_on_and_not_by_its_place():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_parameters_of_the_global_store_are_no_parents():
+    def model():
+        scale = pyro.param("scale", torch.ones(()))
+        with pyro.plate("data", N):
+            z = pyro.sample("z", Normal(0.0, scale))
+            x = pyro.sample("x", Normal(z, 1.0), obs=torch.zeros(N))
+            pyro.sample("w", Normal(x, scale))
+
+    pyro.clear_param_store()
+    assert TraceMMD_ELBO({"w": 1.0, "z": 1.0}).parents(model) == {"z": [], "w": ["x"]}
+    pyro.clear_param_store()
+
+
 def test_another_model_has_parents_of_its_own():
     loss = TraceMMD_ELBO({"w": 1.0, "z": 0.0})
     chain = Chain()
