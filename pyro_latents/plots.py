@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from pyro_latents.files import write_atomically
 
 INCHES_PER_IMAGE = 0.6
+# What is left of the ink of a part that is only there to say which one it is.
+PALE = 0.35
 
 
 def image_rows(rows: Mapping[str, Tensor]) -> Figure:
@@ -30,15 +33,80 @@ def image_rows(rows: Mapping[str, Tensor]) -> Figure:
     )
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, (name, images) in zip(axes, rows.items(), strict=True):
-        strip = torch.cat(list(images.detach().cpu().clamp(0, 1)), dim=-1)
-        # Ink on paper reads better than light on black.
-        shown = 1 - strip[0] if len(strip) == 1 else strip.permute(1, 2, 0)
-        axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        show_grid(axis, images[None])
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
     return figure
+
+
+def half_rows(rows: Mapping[str, Tensor], seam: int, given: str) -> Figure:
+    """Draw rows of images of which one half was given, with the seam and what the halves are.
+
+    Args:
+        rows: As of `image_rows`.
+        seam: The first column of pixels that was hidden.
+        given: The name of the row in which the hidden half is what really was there; in the
+            others the given half is shown pale, as it is the same for all.
+    """
+    whole = rows[given].detach().cpu()
+    shown = {name: images.detach().cpu().clone() for name, images in rows.items()}
+    for name, images in shown.items():
+        if name != given:
+            images[..., :seam] = PALE * whole[..., :seam]
+    figure = image_rows(shown)
+    width = whole.shape[-1]
+    for axis in figure.axes:
+        for column in range(len(whole)):
+            axis.axvline(column * width + seam - 0.5, color="C3", lw=0.8)
+    figure.axes[0].set_title(
+        "left of the red seam: given, pale where it is repeated; right of it: hidden",
+        fontsize="small",
+    )
+    return figure
+
+
+def show_grid(axis: Axes, images: Tensor, title: str = "") -> None:
+    """Draw images, `rows columns channels height width` in [0, 1], as one without gaps."""
+    images = images.detach().cpu().clamp(0, 1)
+    whole = images.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    # Ink on paper reads better than light on black.
+    shown = 1 - whole[0] if len(whole) == 1 else whole.permute(1, 2, 0)
+    axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set(xticks=[], yticks=[], title=title)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def grid(images: Tensor, rows: str, columns: str, title: str = "") -> Figure:
+    """Draw a grid of images, `rows columns channels height width`, and say what its sides are."""
+    height, width = images.shape[:2]
+    size = INCHES_PER_IMAGE * width + 0.6, INCHES_PER_IMAGE * height + 0.7
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    show_grid(axis, images)
+    axis.set(xlabel=columns, ylabel=rows)
+    # A title may be wider than the picture beneath it.
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def square() -> tuple[Figure, Axes]:
+    """Return a picture with one square panel."""
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axis = figure.subplots()
+    axis.set(box_aspect=1)
+    return figure, axis
+
+
+def plane(points: Tensor, of: Tensor) -> Tensor:
+    """Return two coordinates of points `n dim`: they themselves, or two principal components.
+
+    The components are those of other points, `m dim`.
+    """
+    if points.shape[-1] <= 2:
+        return torch.nn.functional.pad(points, (0, 2 - points.shape[-1]))
+    centre = of.mean(0)
+    axes = torch.linalg.svd(of - centre, full_matrices=False).Vh[:2]
+    return (points - centre) @ axes.T
 
 
 def learning_curve(rows: Sequence[Mapping[str, str]]) -> Figure:
@@ -55,17 +123,31 @@ def learning_curve(rows: Sequence[Mapping[str, str]]) -> Figure:
     return figure
 
 
-def dots(groups: Mapping[str, Sequence[float]], labels: Sequence[str], ylabel: str) -> Figure:
-    """Draw groups of dots by the name of their kind, one above each label."""
-    figure = Figure(figsize=(1.5 + 1.1 * len(labels), 3), layout="constrained")
-    axis = figure.subplots()
-    for number, (name, heights) in enumerate(groups.items()):
-        shift = 0.12 * (number - (len(groups) - 1) / 2)
-        axis.plot([i + shift for i in range(len(labels))], heights, "o", label=name)
-    axis.set(xlim=(-0.5, len(labels) - 0.5), ylabel=ylabel)
-    axis.set_xticks(range(len(labels)), labels)
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+def dots(
+    groups: Mapping[str, Sequence[float]],
+    labels: Sequence[str],
+    ylabel: str,
+    *,
+    differences: Mapping[str, Sequence[tuple[float, float]]],
+) -> Figure:
+    """Draw groups of dots by the name of their kind, one above each label.
+
+    Beside them are the differences of all from the first, with the half-lengths of their bars.
+    """
+    figure = Figure(figsize=(3 + 2.2 * len(labels), 3), layout="constrained")
+    bare = {name: [(height, 0.0) for height in heights] for name, heights in groups.items()}
+    for axis, values in zip(figure.subplots(1, 2), (bare, differences), strict=True):
+        for number, (name, bars) in enumerate(values.items()):
+            shift = 0.12 * (number - (len(values) - 1) / 2)
+            places = [i + shift for i in range(len(labels))]
+            heights, lengths = zip(*bars, strict=True)
+            axis.errorbar(places, heights, lengths, fmt="o", capsize=3, label=name)
+        axis.set(xlim=(-0.5, len(labels) - 0.5), ylabel=ylabel)
+        axis.set_xticks(range(len(labels)), labels)
+        axis.grid(axis="y", alpha=0.3)
+    corner = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(groups)}
+    figure.axes[0].legend(frameon=False, fontsize="small", **corner)
+    figure.axes[1].set_ylabel(f"differences from {labels[0]}, two standard errors")
     return figure
 
 

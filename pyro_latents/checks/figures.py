@@ -15,6 +15,8 @@ from pyro_latents.checks.pixels import Reliability
 from pyro_latents.checks.population import Population
 
 COLUMNS = 5
+# Two u-values no further apart than this have no density to draw.
+SAME = 1e-9
 
 
 def u_values(data: Any) -> Figure:
@@ -40,7 +42,25 @@ def _densities(arviz: Any, data: Any, names: list[str]) -> Figure:
     for axis, name in zip(axes, names, strict=True):
         # A little beyond 0 and 1: of a statistic that fails, the curve lies on the frame.
         axis.set(title=name, xlabel="u-value", xlim=(-0.03, 1.03), yticks=[])
+        _say_where_constant(axis, data, name)
     return figure
+
+
+def _say_where_constant(axis: Axes, data: Any, name: str) -> None:
+    """Draw the one u-value that all data points have, of which there is no density."""
+    observed = data["observed_data"][name].values
+    replicated = data["posterior_predictive"][name].values
+    below, ties = (replicated < observed).mean((0, 1)), (replicated == observed).mean((0, 1))
+    u = below + ties / 2
+    if u.max() - u.min() > SAME:
+        return
+    axis.clear()
+    # As high as the frame: all points are at one place.
+    axis.bar(u.mean(), 1, width=0.03, color="C3")
+    side = {0.0: "below", 1.0: "above"}.get(float(u.mean()), "level with")
+    words = f"all {len(u)} points are {side}\nall of their replicates"
+    axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=8)
+    axis.set(title=name, xlabel="u-value", xlim=(-0.03, 1.03), ylim=(0, 1), yticks=[])
 
 
 def _differences(arviz: Any, data: Any, names: list[str]) -> Figure:
@@ -100,7 +120,7 @@ def reliability_curve(found: Reliability) -> Figure:
     axis.set(
         xlabel="probability of ink",
         ylabel="mean of the pixels",
-        title=f"calibration error {found.expected_calibration_error:.4f}",
+        title=f"calibration error {100 * found.expected_calibration_error:.2f} %",
         aspect="equal",
     )
     return figure

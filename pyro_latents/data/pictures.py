@@ -53,7 +53,9 @@ def is_image(path: Path) -> bool:
 def _listed(folder: Path) -> list[tuple[Path, str | None]]:
     """The images with their classes, by name."""
     flat, inner = _sorted(folder), [path for path in sorted(folder.iterdir()) if path.is_dir()]
-    by_class = [(path, part.name) for part in inner for path in _sorted(part)]
+    by_class: list[tuple[Path, str | None]] = [
+        (path, part.name) for part in inner for path in _sorted(part)
+    ]
     if flat and by_class:
         raise UserError(
             f"{folder} has images both in it and in folders in it: put each into the folder of "

@@ -33,12 +33,15 @@ from pyro_latents.data.examples import Examples
 from pyro_latents.distributions.likelihoods import Bernoulli
 from pyro_latents.errors import check_counts, check_seed
 from pyro_latents.files import write_json, write_text
-from pyro_latents.plots import image_rows, save
+from pyro_latents.plots import half_rows, image_rows, save
 from pyro_latents.programs import evaluation_mode, local_parameters
 from pyro_latents.runs.opened import Opened
+from pyro_latents.runs.units import floor_in_words, p_value
 from pyro_latents.stories.story import Parts
 from pyro_latents.text import aligned
 
+# Of the table.
+HEADS = ("check", "statistic", "p-value", "outside 95 %", "meaning")
 # Test points of which a part is hidden, at most: each may be inferred by gradient steps.
 SPLIT_POINTS = 100
 
@@ -53,6 +56,17 @@ class Row(NamedTuple):
     p_value: float
     outside: float | None
     meaning: str
+
+    def as_text(self, draws: int) -> tuple[str, ...]:
+        """Return the cells of a table: the share in per cent, and the p-value with its floor.
+
+        The p-value of replicates goes no lower than so many draws can show; that of a population,
+        of which no share is outside, does.
+        """
+        if self.outside is None:
+            return self.check, self.statistic, p_value(self.p_value), "", self.meaning
+        outside, p = f"{100 * self.outside:.1f} %", p_value(self.p_value, draws)
+        return self.check, self.statistic, p, outside, self.meaning
 
 
 def check(
@@ -103,7 +117,8 @@ def check(
         rows += _rows(split.check, usual, hidden.p_values(), hidden.outside())
         data = to_arviz(hidden)
         paths.append(save_netcdf(data, folder / "hidden.nc"))
-        figures |= {f"hidden_{name}": figure for name, figure in _figures(hidden, data).items()}
+        drawn = _figures(hidden, data, split)
+        figures |= {f"hidden_{name}": figure for name, figure in drawn.items()}
     extra = {name: population.observed[name].mean().item() for name in turned}
     if _is_binary(parts):
         curve = reliability(parts.model, parts.guide, batches, seed=seed)
@@ -198,15 +213,20 @@ def _hidden(
         )
 
 
-def _figures(found: Replicates, data: Any) -> dict[str, Figure]:
-    """The u-values, and of images some data points above their replicates."""
+def _figures(found: Replicates, data: Any, split: HonestSplit | None = None) -> dict[str, Figure]:
+    """The u-values, and of images some data points above their replicates.
+
+    Where a part of each was hidden, the seam shows which.
+    """
     figures = {"u_values": u_values(data)}
     assert found.examples is not None
     observed, reps = found.examples
     if observed[0].dim() == 3:
         named = {"observed": observed}
         named |= {f"replicate {i + 1}": images for i, images in enumerate(reps)}
-        figures["replicates"] = image_rows(named)
+        part = split.part if split is not None else None
+        seam = 0 if part is None else observed.shape[-1] - part(observed).shape[-1]
+        figures["replicates"] = half_rows(named, seam, "observed") if seam else image_rows(named)
     return figures
 
 
@@ -214,11 +234,9 @@ def _write(
     folder: Path, rows: list[Row], extra: dict[str, float], said: dict[str, Any]
 ) -> list[Path]:
     """Write the p-values, as a table with each statistic in words and for programs."""
-    cells = [("check", "statistic", "p", "outside 95 %", "meaning")]
-    for row in rows:
-        outside = "" if row.outside is None else f"{100 * row.outside:.1f} %"
-        cells.append((row.check, row.statistic, f"{row.p_value:.4f}", outside, row.meaning))
-    lines = [aligned(cells), *(f"{name}  {value:.4f}" for name, value in extra.items())]
+    cells = [HEADS, *(row.as_text(said["draws"]) for row in rows)]
+    lines = [aligned(cells), "", floor_in_words(said["draws"])]
+    lines += [f"{name}  {value:.4f}" for name, value in extra.items()]
     paths = [folder / "p_values.json", folder / "p_values.txt"]
     write_json(paths[0], {**said, "rows": [row._asdict() for row in rows]})
     write_text(paths[1], "\n".join([*lines, ""]))

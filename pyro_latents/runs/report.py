@@ -6,28 +6,45 @@ import base64
 import json
 from collections.abc import Iterable
 from html import escape
+from itertools import starmap
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from pyro_latents.errors import UserError
 from pyro_latents.files import write_text
-from pyro_latents.runs.checking import Row
+from pyro_latents.runs.checking import HEADS, Row
+from pyro_latents.runs.model_graph import model_graph
 from pyro_latents.runs.opened import Opened
+from pyro_latents.runs.units import floor_in_words, row
+from pyro_latents.training.report import summary
 
-# What each picture shows, by the name of its file; others are called by their names.
+# Data points that a graph is found with.
+GRAPH_POINTS = 2
+
+# What each picture shows, by the name of its file and in the order of the page; others follow,
+# called by their names.
 CAPTIONS = {
-    "history": "Loss over the epochs, in nats per data point.",
+    "transfer": "The transformation T of one triplet, in the first column, applied to other "
+    "images and, in the last row, its inverse.",
+    "poses": "Test images in several poses, each above what the guide infers of it, decoded in "
+    "the reference pose.",
+    "styles": "Test images in the first row; below them each class in the style of the image.",
+    "orbits": "What the learned operators do: orbits through the anchors, in both directions.",
+    "points": "Codes of test points; test points, their reconstructions and draws of the prior in "
+    "the plane of the data's two principal components. Colours are classes or positions.",
     "images": "Test images, their reconstructions, and draws from the prior.",
+    "history": "Loss over the epochs, in nats per data point.",
     "calibration": "Ranks of the true latent variables among the guide's draws, on data simulated "
     "from the model: a line a coordinate, and the band that all stay in if the guide is right.",
     "replicates": "Held-out images, and replicates of each given itself.",
-    "u_values": "Share of replicates below each held-out image, for every statistic. Flat is "
-    "calibrated; a hump in the middle says that the code was inferred from the same image.",
-    "hidden_replicates": "The same, where a part was hidden from the guide: replicates see the "
-    "rest.",
-    "hidden_u_values": "Share of replicates below each hidden part. Peaks at the ends say that "
-    "the model is surer of what it does not see than it may be.",
+    "u_values": "Share of replicates below each held-out image, for every statistic, given the "
+    "image itself. Flat is calibrated; a hump in the middle says that the code was inferred from "
+    "the same image.",
+    "hidden_replicates": "Held-out images of which a part was hidden from the guide, and "
+    "replicates of that part given the rest.",
+    "hidden_u_values": "Share of replicates below each hidden part, for every statistic. Peaks at "
+    "the ends say that the model is surer of what it does not see than it may be.",
     "population": "The statistics of the test data and of as many draws from the prior.",
     "pixels": "Mean of the pixels against their predicted probability.",
 }
@@ -46,6 +63,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 p.lead { color: #555; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #e4e4e4; }
+svg { max-width: 100%; height: auto; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .9rem; }
@@ -79,6 +97,7 @@ def report(run: Opened) -> Path:
         table = _table((name, "value"), config.get(name, {}).items())
         settings.append(f"<details><summary>{name.capitalize()}</summary>{table}</details>")
     sections = {
+        "Model": _graph(run),
         "Metrics": metrics,
         "Figures": _pictures(run.folder.figures_path),
         "Predictive checks": checks,
@@ -86,7 +105,7 @@ def report(run: Opened) -> Path:
     }
     lead = (
         f"Recipe {config['recipe']}, guide {config['guide']}, data {config['settings']['data']}, "
-        f"seed {config['seed']}."
+        f"seed {config['seed']}. {summary(run.folder.read_history()[-1])}."
     )
     page = PAGE.substitute(
         title=escape(f"{config['recipe']}: {run.path.name}"),
@@ -101,9 +120,17 @@ def report(run: Opened) -> Path:
 def _metrics(run: Opened) -> str:
     if not run.metrics:
         return _missing("evaluate", run)
+    return "<p>Log-probabilities are per test point, larger is better.</p>" + _table(
+        ("metric", "value", "unit"), starmap(row, run.metrics.items())
+    )
+
+
+def _graph(run: Opened) -> str:
+    batch = run.parts.first_batch("test", size=GRAPH_POINTS)
+    graph = model_graph(run.parts.model, *batch)
     return (
-        "<p>Log-probabilities are in nats per test point, larger is better; shares and errors in "
-        "per cent.</p>" + _table(("metric", "value"), run.metrics.items())
+        f"<figure>{graph}<figcaption>The model: observed sites are grey, and those that "
+        "are computed of others have a dashed outline.</figcaption></figure>"
     )
 
 
@@ -113,17 +140,16 @@ def _checks(run: Opened) -> str:
         return _missing("check", run)
     try:
         found = json.loads(path.read_text())
-        rows = [[row[name] for name in Row._fields] for row in found["rows"]]
-        images, draws = found["images"], found["draws"]
+        images, draws = found["images"], int(found["draws"])
+        rows = [Row(**row).as_text(draws) for row in found["rows"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: check the run again, or delete it.") from error
     text = (
         f"<p>{images} test points, {draws} replicates of each. Replicates given "
         "an image are optimistic: its code was inferred from it. What was hidden from the guide "
-        "and the population are not.</p>"
+        f"and the population are not. {floor_in_words(draws)}</p>"
     )
-    heads = ("check", "statistic", "p-value", "outside 95 %", "meaning")
-    return text + _table(heads, rows) + _pictures(path.parent)
+    return text + _table(HEADS, rows) + _pictures(path.parent)
 
 
 def _missing(command: str, run: Opened) -> str:
@@ -132,7 +158,9 @@ def _missing(command: str, run: Opened) -> str:
 
 def _pictures(folder: Path) -> str:
     found = []
-    for path in sorted(folder.glob("*.png")):
+    order = {name: place for place, name in enumerate(CAPTIONS)}
+    paths = sorted(folder.glob("*.png"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
+    for path in paths:
         content = base64.b64encode(path.read_bytes()).decode()
         caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").replace("-", " ")))
         found.append(

@@ -7,8 +7,8 @@ import re
 
 # The first that the name of a metric matches.
 UNITS = (
-    (r"elbo|log_likelihood$|reconstruction|kl_|gap$|.*_se$", "nats per data point"),
-    (r".*(accuracy|error|error_rate|above_0\.7|separable|_from_(orbit|path))$", "%"),
+    (r"elbo|log_likelihood$|log_evidence_ais$|evidence_interval_|reconstruction|kl_|gap$|.*_se$", "nats per data point"),
+    (r".*(accuracy|error|error_rate|above_threshold|separable|_from_(orbit|path))$", "%"),
     (r"mse$", "per pixel"),
     (r"seconds_per_step$", "s"),
 )
@@ -19,7 +19,7 @@ def unit_of(name: str) -> str:
     """Return the unit of a metric, nothing where it has none.
 
     Example:
-        >>> unit_of("elbo"), unit_of("k_hat_above_0.7"), unit_of("test_points")
+        >>> unit_of("elbo"), unit_of("k_hat_above_threshold"), unit_of("test_points")
         ('nats per data point', '%', '')
     """
     return next((unit for pattern, unit in UNITS if re.match(pattern, name)), "")
@@ -29,7 +29,7 @@ def shown(name: str, value: float | None) -> str:
     """Return the value of a metric as text, without its unit but for the sign of per cent.
 
     Example:
-        >>> shown("elbo", -92.513), shown("k_hat_above_0.7", 0.8333), shown("test_points", 360)
+        >>> shown("elbo", -92.513), shown("k_hat_above_threshold", 0.8333), shown("points", 360)
         ('-92.51', '0.83 %', '360')
     """
     if value is None:
@@ -43,6 +43,12 @@ def shown(name: str, value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
+def row(name: str, value: float | None) -> tuple[str, str, str]:
+    """Return a metric as cells of a table: its name, value and unit, per cent with the value."""
+    unit = unit_of(name)
+    return name, shown(name, value), "" if unit == PER_CENT else unit
+
+
 def with_unit(name: str, value: float | None) -> str:
     """Return a metric with its name, value and unit.
 
@@ -50,13 +56,20 @@ def with_unit(name: str, value: float | None) -> str:
         >>> with_unit("elbo", -92.513)
         'elbo -92.51 nats per data point'
     """
-    unit = unit_of(name)
-    return f"{name} {shown(name, value)}" + (f" {unit}" if unit not in ("", PER_CENT) else "")
+    return " ".join(filter(None, row(name, value)))
 
 
 def floor_of(draws: int) -> float:
     """Return the smallest two-sided p-value that so many draws can show."""
     return min(1.0, 2 / (draws + 1))
+
+
+def floor_in_words(draws: int) -> str:
+    """Return what a table of p-values says of their floor."""
+    return (
+        f"A p-value of replicates is 2/(draws + 1) = {floor_of(draws):.2g} at least with "
+        f"{draws} draws: more draws show smaller ones."
+    )
 
 
 def p_value(value: float, draws: int | None = None) -> str:
