@@ -129,7 +129,8 @@ def turns(parts: Parts, test: Examples, *, triplets: int, seed: int) -> tuple[Tu
     angle = MAX_ANGLE * (2 * torch.rand(triplets, generator=generator) - 1)
     x, others = (shrunken(test.x[rows], story.shrink) for rows in index)
     both = [sign * angle.to(x).deg2rad() for sign in (1, -1)]
-    upright, *moved = transferred(parts, *(rotate(x, turn) for turn in both), others)
+    x1, x2 = (rotate(x, turn) for turn in both)
+    upright, *moved = transferred(parts, x1, x2, others)
     turned = [decoded(parts, image_codes(parts.guide, rotate(others, turn))) for turn in both]
     by_T, by_themselves = (
         _turns(angle, [rotation_between(upright, images).cpu() for images in pair])

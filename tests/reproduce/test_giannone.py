@@ -9,7 +9,13 @@ from sklearn.decomposition import PCA
 from pyro_latents import zoo
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
-from pyro_latents.reproduce import giannone, giannone_floors, giannone_transfer, giannone_turns
+from pyro_latents.reproduce import (
+    giannone,
+    giannone_coherence,
+    giannone_floors,
+    giannone_transfer,
+    giannone_turns,
+)
 from pyro_latents.reproduce.experiment import Context
 from pyro_latents.reproduce.giannone import BUDGETS, KINDS, job_of
 from pyro_latents.reproduce.giannone_floors import (
@@ -46,7 +52,7 @@ def test_every_table_and_figure_is_there():
 def few(monkeypatch):
     """A few of the rows, which are many trainings."""
     monkeypatch.setattr(giannone_transfer, "MODELS", ("VAE", "TVAE, KL per triplet"))
-    monkeypatch.setattr(giannone_transfer, "COHERENCE", giannone_transfer.COHERENCE[-2:])
+    monkeypatch.setattr(giannone_coherence, "COHERENCE", giannone_coherence.COHERENCE[-2:])
     monkeypatch.setattr(giannone_turns, "MODELS", ("TVAE, matrix", "VAE+"))
     monkeypatch.setattr(giannone_floors, "SIZES", (10,))
 

@@ -17,7 +17,7 @@ from pyro_latents.losses import TraceMMD_ELBO
 from pyro_latents.models.triplet_tvae import SeparateViews
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
-from pyro_latents.stories.story import Parts, Story
+from pyro_latents.stories.story import Metrics, Parts, Story
 from pyro_latents.stories.triplet_tvae.batches import AffineRanges, Framed, Triplets
 from pyro_latents.stories.triplet_tvae.metrics import neighbours
 
@@ -77,9 +77,7 @@ class VAEPlusStory(AffineRanges, Story):
         kind = Triplets if self.num_views else Framed
         return kind(getattr(splits, split), self)
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
         """Return the metrics of single images, of the `image_pair`, with ``knn_accuracy``."""
         image = parts.with_programs(*self.image_pair(parts))
         framed = Framed(batches.examples, self)
