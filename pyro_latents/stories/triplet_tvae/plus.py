@@ -32,8 +32,8 @@ class VAEPlusStory(AffineRanges, Story):
         z_dim: Size of the codes; 10 and 100 in table 1.
         members: Whether it sees the whole ``triplet``, or the ``image`` of it alone: the VAE in
             the same frame.
-        views_kl: Weight of the views' own divergence, one or none. Without it most of the transfer
-            of a triplet TVAE is there, and no transformation.
+        views_kl: Whether the codes of the views have a divergence from the prior. Those of a
+            triplet TVAE have none of their own.
     """
 
     name = "vae-plus"
