@@ -27,10 +27,7 @@ CIRCLES: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "codes as the encoder has them": {"even_codes": False},
     "linear networks to begin with": {"linear_start": True},
-    "every step of the operators is taken": {
-        "try_operators": False,
-        "operator_learning_rate": 7e-3,
-    },
+    "steps of the operators on trial": {"try_operators": True, "operator_learning_rate": 4e-4},
 }
 
 

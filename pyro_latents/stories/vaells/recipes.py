@@ -180,32 +180,32 @@ class VAELLSStory(PhasedStory):
         return of_class[torch.randperm(len(of_class))[: self.num_anchors]]
 
 
-_MANIFOLD: dict[str, Any] = {"batch_size": 30, "even_codes": True}
+# The paper has no validation set here, and watching one would take a third of the time.
+_MANIFOLD: dict[str, Any] = {"batch_size": 30, "even_codes": True, "validation": 0}
 # The embedded digits are 1,797 small images: more epochs, and a validation set to match.
 _DIGITS: dict[str, Any] = {"epochs": 120, "validation": 180, "warm_up": 4_000}
 
-# Table 3; 3,003 steps. The paper has no validation set here.
-_ROLL = VAELLSStory(
-    data="swiss-roll", epochs=91, learning_rate=1e-4, validation=500, candidates=200, **_MANIFOLD
-)
-# Table 4; 4,004 steps. The networks' step size is that of the authors' saved state: the 0.005 of
-# the table throws the codes about.
+# Table 3; 3,003 steps.
+_ROLL = VAELLSStory(data="swiss-roll", epochs=91, learning_rate=1e-4, candidates=200, **_MANIFOLD)
+# Table 4; 4,004 steps. The 0.005 of the table throws the codes about, and so does 0.001; the 5e-5 of
+# the authors' saved state leaves them a little further from circles. Every step of the operators is
+# taken, at the largest step size of the authors' records: on trial the codes of seed 0 ended at 34 %
+# from a path, in the place of 6. Chosen on validation points.
 _CIRCLES = VAELLSStory(
     data="circles",
     epochs=308,
-    learning_rate=5e-5,
-    validation=200,
+    learning_rate=3e-4,
     num_operators=4,
     num_anchors=3,
     zeta_p=5e-6,
-    operator_learning_rate=4e-4,
+    operator_learning_rate=7e-3,
     max_operator_learning_rate=7e-3,
+    try_operators=False,
     network_steps=0,
     operator_steps=0,
     restarts=1,
     search="local",
     closest_anchor=False,
-    linear_start=True,
     **_MANIFOLD,
 )
 # Table 7, with M = 4 and N_a = 8 as in section 4.
