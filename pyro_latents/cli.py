@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -25,6 +27,19 @@ ENDS: dict[int, tuple[str, int]] = {
     SIGTERM: ("terminated.", 128 + SIGTERM),
 }
 MISTAKE = 2
+# Whose versions are told with our own.
+PARTS = (
+    "pyro-ppl",
+    "torch",
+    "torchvision",
+    "lightning-fabric",
+    "arviz",
+    "zuko",
+    "numba",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
 
 
 class Terminated(BaseException):
@@ -127,13 +142,22 @@ def _run(arguments: list[str]) -> None:
             raise UserError("give a command.")
         return
     if arguments[0] == "--version":
-        print(f"pyro-latents {pyro_latents.__version__}")
+        print(aligned(_versions()))
         return
     name, *rest = arguments
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
     command = COMMANDS[name]
     command.run(Parser(f"pyro-latents {name}", command.summary), rest)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """The version of this package, and of what its results depend on."""
+    yield "pyro-latents", pyro_latents.__version__
+    yield "python", platform.python_version()
+    for package in PARTS:
+        with suppress(PackageNotFoundError):
+            yield package, version(package)
 
 
 def _usage() -> str:

@@ -145,21 +145,21 @@ def dots(
         axis.set(xlim=(-0.5, len(labels) - 0.5), ylabel=ylabel)
         axis.set_xticks(range(len(labels)), labels)
         axis.grid(axis="y", alpha=0.3)
-    corner = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(groups)}
-    figure.axes[0].legend(frameon=False, fontsize="small", **corner)
+    figure.axes[0].legend(
+        frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups)
+    )
     figure.axes[1].set_ylabel(f"differences from {labels[0]}, two standard errors")
     return figure
 
 
-def rank_ecdfs(ranks: Mapping[str, Tensor]) -> Figure:
+def rank_ecdfs(
+    ranks: Mapping[str, Tensor], bands: Mapping[str, tuple[Tensor, Tensor, Tensor]]
+) -> Figure:
     """Draw how far the distribution of each coordinate's ranks is from the uniform one.
 
-    Ranks are in (0, 1), of shape `data_points coordinates` for each site. All coordinates of a
-    calibrated one stay in the band with a probability of .95 (Kolmogorov-Smirnov with
-    Bonferroni's correction).
+    Ranks are in (0, 1), of shape `data_points coordinates` for each site; a band has points and
+    the ends between which all coordinates of a calibrated guide stay.
     """
-    from scipy.stats import kstwo
-
     figure = Figure(figsize=(3.6 * len(ranks), 3), layout="constrained")
     for axis, (name, values) in zip(
         figure.subplots(1, len(ranks), squeeze=False)[0], ranks.items(), strict=True
@@ -169,8 +169,8 @@ def rank_ecdfs(ranks: Mapping[str, Tensor]) -> Figure:
         for column in values.cpu().float().T:
             ecdf = torch.searchsorted(column.sort().values, grid, right=True) / count
             axis.plot(grid, ecdf - grid, color="C0", alpha=max(0.25, 1 / coordinates), lw=1)
-        width = kstwo.ppf(1 - 0.05 / coordinates, count)
-        axis.fill_between([0, 1], -width, width, color="0.85", zorder=0)
+        points, low, high = bands[name]
+        axis.fill_between(points, low - points, high - points, color="0.85", zorder=0)
         axis.set(title=name, xlabel="rank of the truth", xlim=(0, 1))
     figure.axes[0].set_ylabel("ECDF - uniform")
     return figure

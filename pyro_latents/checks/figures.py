@@ -54,13 +54,13 @@ def _say_where_constant(axis: Axes, data: Any, name: str) -> None:
     u = below + ties / 2
     if u.max() - u.min() > SAME:
         return
-    axis.clear()
+    low, high = axis.get_ylim()
     # As high as the frame: all points are at one place.
-    axis.bar(u.mean(), 1, width=0.03, color="C3")
+    axis.bar(u.mean(), high - low, width=0.03, bottom=low, color="C3")
     side = {0.0: "below", 1.0: "above"}.get(float(u.mean()), "level with")
     words = f"all {len(u)} points are {side}\nall of their replicates"
-    axis.text(0.5, 0.5, words, ha="center", va="center", fontsize=8)
-    axis.set(title=name, xlabel="u-value", xlim=(-0.03, 1.03), ylim=(0, 1), yticks=[])
+    axis.text(0.5, 0.5, words, transform=axis.transAxes, ha="center", va="center", fontsize=8)
+    axis.set_ylim(low, high)
 
 
 def _differences(arviz: Any, data: Any, names: list[str]) -> Figure:

@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "Affine-DTVAE": ("pose-dtvae-mnist", {"warp": "affine6"}),
 }
 # In the order of how long a row of table 1 takes.
-RAW = "Raw MNIST"
+RAW = "raw pixels"
 COSTS = ["PCA", "VAE", RAW, "Affine-TVAE", "TPS-TVAE", "Affine-DTVAE"]
 TURNS: dict[str, Any] = {"warp": "affine5", "num_turns": 8}
 UPRIGHT = ("mnist", "digits")

@@ -8,10 +8,12 @@ from pyro_latents.progress import Lenient, bar, on_terminal
 
 # Reading a loss waits for the device.
 READ_EVERY = 20
+# What is told where there is no bar, about so often.
+LINES = 10
 
 
 class Report:
-    """A bar with the loss on a terminal; elsewhere a line an epoch.
+    """A bar with the loss on a terminal; elsewhere a line now and then, of a whole epoch.
 
     Args:
         shown: Whether to tell anything.
@@ -21,6 +23,7 @@ class Report:
 
     def __init__(self, shown: bool, done: int, steps: int) -> None:
         self._lines = shown and not on_terminal()
+        self._steps, self._next = steps, done
         self._bar: tqdm | None = None
         if shown and not self._lines:
             self._bar = bar(initial=done, total=steps, unit="step")
@@ -34,8 +37,9 @@ class Report:
         self._bar.update()
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Tell of an epoch where there is no bar."""
-        if self._lines:
+        """Tell of an epoch where there is no bar: of the first, the last, and some between."""
+        if self._lines and (row["step"] >= min(self._next, self._steps)):
+            self._next = max(self._next, row["step"]) + self._steps / LINES
             print(summary(row), file=Lenient(), flush=True)
 
     def close(self) -> None:

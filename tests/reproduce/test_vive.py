@@ -31,10 +31,10 @@ def test_table1_has_the_eleven_rows_of_the_thesis(asked, monkeypatch):
     monkeypatch.setattr(vive, "svm_scores", _scores)
     result = reproduce("vive-table1", **asked)
     assert len(result.rows) == 11
-    assert [row[0] for row in result.rows][::10] == ["Raw MNIST", "Affine-DTVAE (20)"]
+    assert [row[0] for row in result.rows][::10] == ["raw pixels", "Affine-DTVAE (20)"]
     for row in result.rows:
         assert row[1:4] == [None] * 3  # the thesis' figures are of MNIST
-        assert row[4] == (row[0] != "Raw MNIST")
+        assert row[4] == (row[0] != "raw pixels")
     written = json.loads((asked["out"] / "vive-table1.json").read_text())
     assert written["settings"]["steps"] == 3
     assert written["budget"] == "tiny"

@@ -1,14 +1,18 @@
 """One page on a run, with everything in it."""
 
+import base64
+import json
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
 
 from pyro_latents import zoo
 from pyro_latents.cli import main
+from pyro_latents.runs.report import CAPTIONS
 
 
 class Checker(HTMLParser):
@@ -53,7 +57,39 @@ def test_the_page_is_whole_and_loads_nothing(run, capsys):
     assert "a & b" in text
     assert "log_likelihood" in text
     assert "pyro-latents check" in text
-    assert f"{run.metrics['elbo']:.4f}" in text
+    assert f"{run.metrics['elbo']:.2f}nats per data point" in text
+    # The graph of the model is a picture of the page's own.
+    assert page.count("<svg") == page.count("</svg>") == 1
+    assert {"z", "x", "data"} <= set(checker.text)
+    assert "step 5" in text
+
+
+def test_pictures_are_in_the_order_of_their_captions_which_go_by_name(run):
+    folder = run.path / "checks"
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {"check": "per image", "statistic": "ink", "p_value": 2 / 101, "outside": 0.5},
+        {"check": "population", "statistic": "ink", "p_value": 1e-9, "outside": None},
+    ]
+    said = {"images": 3, "draws": 100, "rows": [{**row, "meaning": "of ink"} for row in rows]}
+    (folder / "p_values.json").write_text(json.dumps(said))
+    names = ["hidden_u_values", "population", "replicates", "u_values", "zz_own"]
+    for name in names:
+        (folder / f"{name}.png").write_bytes(b"picture of " + name.encode())
+    try:
+        page = run.report().read_text()
+    finally:
+        shutil.rmtree(folder)
+    order = ["replicates", "u_values", "hidden_u_values", "population", "zz_own"]
+    content = [base64.b64encode(b"picture of " + name.encode()).decode() for name in order]
+    places = [page.index(picture) for picture in content]
+    assert places == sorted(places)
+    after = page[places[2] :]
+    assert CAPTIONS["hidden_u_values"] in after[: after.index("</figure>")]
+    # Shares are per cent, and no p-value is zero.
+    for cell in ("<= 0.02", "50.0 %", "< 0.001"):
+        assert f"<td>{escape(cell)}</td>" in page
+    assert "2/(draws + 1) = 0.02" in page
 
 
 def test_a_folder_that_is_no_run_has_no_report(tmp_path, capsys):

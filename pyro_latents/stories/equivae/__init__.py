@@ -12,5 +12,6 @@ Whoever wants to know it whole opens these files, in this order:
 7. `stories/equivae/semi_supervised.py`: the same with few labels, and the schedule of its terms;
 8. `stories/equivae/batches.py`: complementary sets, and batches of both kinds of points;
 9. `stories/equivae/networks.py`: the convolutional networks, which the paper does not give;
-10. `stories/equivae/metrics.py`: what is measured, with classifiers by distances and by networks.
+10. `stories/equivae/metrics.py`: what is measured, with classifiers by distances and by networks;
+11. `stories/equivae/figures.py`: its picture.
 """

@@ -10,5 +10,6 @@ Whoever wants to know it whole opens these files, in this order:
 6. `losses/analytic.py`: the bound, equation (9);
 7. `nets/mlp.py`: dense networks;
 8. `stories/pose_tvae/recipes.py`: the hyper-parameters, and what is built of them;
-9. `stories/pose_tvae/metrics.py`: what is measured.
+9. `stories/pose_tvae/metrics.py`: what is measured;
+10. `stories/pose_tvae/figures.py`: its picture.
 """
