@@ -47,13 +47,15 @@ with tempfile.TemporaryDirectory() as folder:
         }
         for group in sorted(data)
     }
+    old = arviz.__version__.startswith("0.")
+    loo = round(float(arviz.loo(data).elpd_loo if old else arviz.loo(data).elpd), 1)
     attributes = {group: data[group].attrs["inference"] for group in sorted(data)}
-    if arviz.__version__.startswith("0."):
+    if old:
         arviz.plot_bpv(data, kind="u_value", var_names=["ink"])
     else:
         arviz.plot_ppc_pit(data, var_names=["ink"], backend="matplotlib")
 assert "pyro_latents" not in sys.modules
-found = {"version": arviz.__version__, "groups": groups, "attributes": attributes}
+found = {"version": arviz.__version__, "groups": groups, "attributes": attributes, "loo": loo}
 print(json.dumps(found))
 """
 
@@ -67,7 +69,7 @@ def main() -> int:
     for maker, other in (pythons, pythons[::-1]):
         content = _run(maker, MAKE, b"")
         mine, theirs = (json.loads(_run(python, OPEN, content)) for python in (maker, other))
-        same = all(mine[part] == theirs[part] for part in ("groups", "attributes"))
+        same = all(mine[part] == theirs[part] for part in ("groups", "attributes", "loo"))
         variables = sum(map(len, mine["groups"].values()))
         print(
             f"made under ArviZ {mine['version']}, opened under {theirs['version']}: "
@@ -98,7 +100,7 @@ def _differences(mine: dict[str, Any], theirs: dict[str, Any]) -> str:
         for group, name in sorted(names)
         if groups.get(group, {}).get(name) != others.get(group, {}).get(name)
     ]
-    return f"DIFFERENT: {', '.join(differing) or 'attributes'}"
+    return f"DIFFERENT: {', '.join(differing) or 'attributes or loo'}"
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ class SVI(pyro.infer.SVI):
                 loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
             sites = captured.trace.nodes.values()
             # A dictionary keeps the order of the sites, and each parameter once.
-            parameters = {_unconstrained(site["value"]): None for site in sites}
+            parameters = {unconstrained(site["value"]): None for site in sites}
             self._update(list(parameters))
         return torch_item(loss)
 
@@ -204,5 +204,6 @@ def _shares_options(optim: PyroOptim) -> bool:
     return not optim.pt_clip_args and not isinstance(optim, PyroLRScheduler)
 
 
-def _unconstrained(value: Any) -> nn.Parameter:
+def unconstrained(value: Any) -> nn.Parameter:
+    """Return the parameter behind the value of a parameter's site."""
     return value if isinstance(value, nn.Parameter) else value.unconstrained()

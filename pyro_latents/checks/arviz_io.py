@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pyro_latents.checks.predictive import Replicates
@@ -19,6 +21,7 @@ ATTRIBUTES = {
     "comment": "independent draws of an amortised guide, not of a Markov chain: one chain, and "
     "no r-hat or effective sample size of chains",
 }
+HALVES = (torch.bfloat16, torch.float16)
 # Draws of latent sites that are kept; statistics are kept for all.
 POSTERIOR_DRAWS = 50
 
@@ -27,8 +30,14 @@ def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> An
     """Return a check, and statistics of draws from the prior, in ArviZ's groups.
 
     Statistics are the variables of ``posterior_predictive``, ``prior_predictive`` and
-    ``observed_data``; the guide's draws those of ``posterior``. ``log_likelihood`` and
-    ``log_weight`` have a value for each draw and data point, ``k_hat`` one for each data point.
+    ``observed_data``; the guide's draws those of ``posterior``. ``sample_stats`` has a value for
+    each draw and data point: ``log_conditional``, the log-density of the observed site given the
+    draw, and ``log_weight``; and ``k_hat`` for each data point. Some data points and replicates of
+    each are in ``constant_data``.
+
+    ``log_likelihood`` is what `arviz.loo` and `arviz.compare` take it to be: the marginal
+    `log p(x)` of a data point, see `log_evidence_without_draws`. It is there where draws have
+    weights.
     """
     import arviz
     import xarray
@@ -41,14 +50,46 @@ def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> An
     }
     if prior is not None:
         groups["prior_predictive"] = _draws(prior)
-    if found.log_likelihood is not None:
-        groups["log_likelihood"] = _draws({"x": found.log_likelihood}, "data_point")
+    if found.examples is not None:
+        observed, replicated = found.examples
+        shown = _dataset({"x": observed}, "shown")
+        groups["constant_data"] = shown.merge(
+            _dataset({"x_replicated": replicated}, "replicate", "shown")
+        )
+    of_draws = {"log_conditional": found.log_likelihood, "log_weight": found.log_weight}
+    stats = {name: value for name, value in of_draws.items() if value is not None}
+    if stats:
+        groups["sample_stats"] = _draws(stats, "data_point")
     if found.log_weight is not None:
-        weights = _draws({"log_weight": found.log_weight}, "data_point")
-        groups["sample_stats"] = weights.assign(k_hat=("data_point", _array(found.k_hat)))
+        of_points = {"k_hat": ("data_point", _array(found.k_hat))}
+        groups["sample_stats"] = groups["sample_stats"].assign(of_points)
+        without = log_evidence_without_draws(found.log_weight)
+        groups["log_likelihood"] = _draws({"x": without}, "data_point")
     if is_data_tree():
         return xarray.DataTree.from_dict(groups)
     return arviz.InferenceData(**groups)
+
+
+def log_evidence_without_draws(log_weight: Tensor) -> Tensor:
+    r"""Return the importance estimate of `log p(x)` without a share of each draw.
+
+    .. math:: \ell_s = \log \frac{1}{S} \sum_t w_t - \Big(\frac{w_s}{\sum_t w_t} - \frac{1}{S}\Big)
+
+    to first order what is left of the estimate without the draw (the infinitesimal jackknife). The
+    parameters of a run are a point, not draws of a posterior: every draw would have the same
+    `log p(x)`, which ArviZ's Pareto smoothing does not take. Of these values `arviz.loo` makes the
+    estimate itself, to a hundredth of a nat, and its k-hat, taken of :math:`e^{-\ell}`, is the one
+    of the importance weights: where it is too high, the estimate is not to be trusted.
+
+    Args:
+        log_weight: Log importance weights in nats, of shape `draws points`.
+
+    Returns:
+        Of the same shape, in double precision.
+    """
+    log_weight, draws = log_weight.double(), len(log_weight)
+    share = log_weight.softmax(0)
+    return log_weight.logsumexp(0) - log(draws) - (share - 1 / draws)
 
 
 def save_netcdf(data: Any, path: Path) -> Path:
@@ -95,4 +136,5 @@ def _dataset(values: Mapping[str, Tensor], *dims: str) -> Any:
 
 def _array(value: Tensor) -> np.ndarray:
     value = value.detach().cpu()
-    return (value.float() if value.is_floating_point() else value).numpy()
+    # NumPy has no half precision of every kind.
+    return (value.float() if value.dtype in HALVES else value).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from pyro_latents.checks.statistics import Statistic
 from pyro_latents.data.points import in_words

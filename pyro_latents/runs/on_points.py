@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_latents.data.own import read_points
 from pyro_latents.data.points import points_like
 from pyro_latents.errors import UserError, check_counts
+from pyro_latents.evaluation.verdict import TrustedDraws, trusted_posterior
 from pyro_latents.programs import Centred, evaluation_mode, latent_sites, local_parameters
 from pyro_latents.runs.opened import Opened
 from pyro_latents.stories.transformation import Transformation
@@ -61,6 +62,16 @@ class OnPoints(Opened):
         points = self._points(x)
         (trace,) = self._inferred(points, rows=len(points))
         return {name: site["fn"] for name, site in latent_sites(trace)}
+
+    def trusted_posterior(self, x: Any, draws: int = 1000) -> TrustedDraws:
+        """Return draws of the posterior of data points, and what those of each of them are.
+
+        Args:
+            x: Data points.
+            draws: Draws for each of them: the guide's where its diagnostics allow, else of chains,
+                which take seconds a data point (`pyro_latents.evaluation.verdict`).
+        """
+        return trusted_posterior(*self._programs, self._points(x), draws=draws)
 
     def reconstruct(self, x: Any) -> Tensor:
         """Return what the model makes of data points: their mean at the posterior's centre.

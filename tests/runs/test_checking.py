@@ -46,9 +46,11 @@ def test_every_story_is_checked(name, tmp_path, monkeypatch):
 
     data = arviz.from_netcdf(run.path / "checks" / "check.nc")
     assert data["posterior_predictive"][expected].shape == (1, 4, 6)
-    assert data["log_likelihood"]["x"].dims == ("chain", "draw", "data_point")
+    assert data["sample_stats"]["log_conditional"].dims == ("chain", "draw", "data_point")
+    assert data["constant_data"]["x"].shape == (6, *run.story.x_shape)
     # The draws of a maximised site have no importance weights.
-    assert ("sample_stats" in data) == (not name.startswith("vaells"))
+    weighted = not name.startswith("vaells")
+    assert ("log_likelihood" in data) == ("log_weight" in data["sample_stats"]) == weighted
 
 
 def test_a_statistic_of_ones_own_is_in_the_tables(tmp_path):

@@ -13,26 +13,33 @@ from pyro_latents.data.batches import Plain, mixed_seed
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
+from pyro_latents.evaluation.pareto import largest_reliable_k
 from pyro_latents.losses.enumeration import TraceEnum_ELBO
+from pyro_latents.models.equivae import SemiSupervisedEquiVAE
 from pyro_latents.programs import local_parameters
 from pyro_latents.stories.equivae.batches import OfClass
-from pyro_latents.stories.story import Parts
+from pyro_latents.stories.story import Metrics, Parts, of_evidence
 
 
-def unlabelled_metrics(
-    parts: Parts, test: Examples, sampling: ImportanceSampling
-) -> dict[str, float]:
+def unlabelled_metrics(parts: Parts, test: Examples, sampling: ImportanceSampling) -> Metrics:
     """Return what is known of test points when their labels are not.
 
-    ``elbo_unlabelled`` is the bound of equation (6) and ``log_likelihood`` an importance-weighted
-    estimate of `log p(x)`, both with the class means as codes and `y` summed exactly;
-    ``distance_error`` and ``error_rate`` (of `q(y | x)`) are in per cent.
+    ``elbo_unlabelled`` is the bound of equation (6), of a guide that infers labels, and
+    ``log_likelihood`` an importance-weighted estimate of `log p(x)`, both with the class means as
+    codes and `y` summed exactly; ``distance_error`` and ``error_rate`` (of `q(y | x)`) are in per
+    cent.
     """
+    bound = {"elbo_unlabelled": _enumerated_bound(parts, test)} if infers_labels(parts) else {}
     return {
-        "elbo_unlabelled": _enumerated_bound(parts, test),
+        **bound,
         **classification_errors(parts, test),
         **_likelihood(parts, test, sampling),
     }
+
+
+def infers_labels(parts: Parts) -> bool:
+    """Whether the guide can do without labels: one of one's own need not where there are all."""
+    return hasattr(parts.guide, "infer") or isinstance(parts.model, SemiSupervisedEquiVAE)
 
 
 @torch.no_grad()
@@ -57,16 +64,24 @@ def _enumerated_bound(parts: Parts, examples: Examples) -> float:
 
 
 @torch.no_grad()
-def _likelihood(parts: Parts, test: Examples, sampling: ImportanceSampling) -> dict[str, float]:
-    """`log p(x) = log sum_y p(x, y)`, the particles shared by the classes."""
-    model, guide = parts.model, parts.guide
-    particles = max(1, sampling.particles // model.num_classes)
+def _likelihood(parts: Parts, test: Examples, sampling: ImportanceSampling) -> Metrics:
+    """`log p(x) = log sum_y p(x, y)`, the particles shared by the classes.
+
+    A guide of one's own that infers labels draws them.
+    """
+    model, infer = parts.model, getattr(parts.guide, "infer", parts.guide)
     test = replace(test.take(slice(sampling.points)), extras={})
+    if infers_labels(parts) and infer is parts.guide:
+        found = log_evidence_of_batches(
+            model, infer, Plain(test), num_particles=sampling.particles, seed=parts.seed
+        )
+        return of_evidence(found, sampling.particles)
+    particles = max(1, sampling.particles // model.num_classes)
     joint = [
         log_evidence_of_batches(
             # What a model of both kinds of points has for one of them.
             model.process,
-            guide.infer,
+            infer,
             OfClass(test, label),
             num_particles=particles,
             seed=mixed_seed(parts.seed, label),
@@ -76,12 +91,12 @@ def _likelihood(parts: Parts, test: Examples, sampling: ImportanceSampling) -> d
     ]
     log_joint = torch.stack([evidence.log_evidence for evidence in joint])
     best = log_joint.argmax(0, keepdim=True)
-    k_hat = torch.stack([evidence.k_hat for evidence in joint]).gather(0, best)
+    k_hat = torch.stack([evidence.k_hat for evidence in joint]).gather(0, best)[0]
     return {
-        "log_likelihood": log_joint.logsumexp(0).mean().item(),
+        "log_likelihood": log_joint.logsumexp(0),
         "log_likelihood_particles": particles * model.num_classes,
         "log_likelihood_points": len(test),
-        "k_hat_above_0.7": 100 * (k_hat > 0.7).double().mean().item(),
+        "k_hat_above_threshold": 100.0 * (k_hat > largest_reliable_k(particles)),
     }
 
 
