@@ -48,7 +48,7 @@ def calibrate(
             raise UserError(
                 "the model's prior cannot be drawn from, as calibration must: choose a proper one."
             ) from error
-        drawn = several(guide, num_draws, *_with_simulated(batch, observed, simulated))
+        drawn = several(guide, num_draws, *with_simulated(batch, observed, simulated))
     truth, ranks = dict(random_sites(simulated)), {}
     for name, site in random_sites(drawn):
         is_continuous = not site["is_observed"] and site["value"].is_floating_point()
@@ -72,7 +72,7 @@ def p_values(ranks: Mapping[str, Tensor]) -> dict[str, float]:
     }
 
 
-def _with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> list[Any]:
+def with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> list[Any]:
     arguments = list(batch)
     for name, site in random_sites(observed):
         if not site["cond_indep_stack"]:

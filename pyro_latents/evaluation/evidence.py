@@ -90,9 +90,9 @@ def log_evidence(
     parts: list[Evidence] = []
     with torch.no_grad(), local_parameters(model, guide):
         for start in range(0, size, rows):
-            part = [a[start : start + rows] if _is_per_data_point(a, size) else a for a in batch]
+            part = [a[start : start + rows] if is_per_data_point(a, size) else a for a in batch]
             if not parts:
-                plate_dim = _data_plate_dim(model, guide, part)
+                plate_dim = data_plate_dim(model, guide, part)
             log_weights = [
                 _log_weights(model, guide, part, plate_dim, min(particles, num_particles - done))
                 for done in range(0, num_particles, particles)
@@ -141,7 +141,7 @@ def _per_data_point(trace: Trace, plate_dim: int) -> Tensor:
     return total
 
 
-def _data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
+def data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
     """The dimension of the outermost plate, which every site must be in."""
     size = len(batch[0])
     try:
@@ -165,7 +165,7 @@ def _data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
     return plate_dim
 
 
-def _is_per_data_point(argument: Any, size: int) -> bool:
+def is_per_data_point(argument: Any, size: int) -> bool:
     return isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == size
 
 
