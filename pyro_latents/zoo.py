@@ -7,9 +7,9 @@
 `register`       adds a recipe of your own
 ================ ==================================================================================
 
-A `Run` has, for data points alone whatever the story, `encode`, `posterior`, `reconstruct`,
-`decode`, `sample`, `infer_transformation` and `transform`; and `evaluate`, `calibrate`, `check`,
-`compare`, `plot`, `report` and `export`.
+A `Run` has, for data points alone whatever the story, `encode`, `posterior`, `trusted_posterior`,
+`reconstruct`, `decode`, `sample`, `infer_transformation` and `transform`; and `evaluate`,
+`calibrate`, `check`, `compare`, `plot`, `report` and `export`.
 
 Example:
     >>> from pyro_latents import zoo

@@ -6,5 +6,13 @@ from pyro_latents.evaluation.annealed import (
     annealed_evidence,
     evidence_interval,
 )
+from pyro_latents.evaluation.verdict import TrustedDraws, trusted_posterior
 
-__all__ = ["AnnealedEvidence", "EvidenceInterval", "annealed_evidence", "evidence_interval"]
+__all__ = [
+    "AnnealedEvidence",
+    "EvidenceInterval",
+    "TrustedDraws",
+    "annealed_evidence",
+    "evidence_interval",
+    "trusted_posterior",
+]

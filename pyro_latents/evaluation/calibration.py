@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,6 +15,11 @@ from torch import Tensor
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.draws import several
 from pyro_latents.programs import local_parameters, random_sites
+
+# The probability of a band, and of what it is simulated.
+LEVEL, SIMULATIONS = 0.95, 5_000
+# Of a series that converges the slower the larger a value is; beyond nine it is zero.
+TERMS = 50
 
 
 def calibrate(
@@ -72,7 +79,84 @@ def p_values(ranks: Mapping[str, Tensor]) -> dict[str, float]:
     }
 
 
+def symmetry_p_values(ranks: Mapping[str, Tensor]) -> dict[str, float]:
+    r"""Return for each site the p-value of ranks that are symmetric about one half.
+
+    A guide that is too narrow or too wide has symmetric ranks all the same; one whose centre is
+    off in one direction has not. So this test tells a bias of the guide's centre from a wrong
+    spread, which `p_values` alone does not (the VSBC diagnostic of Yao et al.).
+
+    The statistic is theirs, the largest distance of the distribution functions of `p` and of
+    `1 - p`. These two samples are one, so that the two-sample Kolmogorov-Smirnov test, which they
+    take, would reject too often; with signs that are equally likely the statistic is the largest
+    absolute value of a random walk (Butler, 1969),
+
+    .. math:: P\Big(\sup_{t \le 1} |W_t| \le d\Big) = \frac{4}{\pi} \sum_{k \ge 0}
+              \frac{(-1)^k}{2 k + 1} e^{-(2 k + 1)^2 \pi^2 / (8 d^2)}.
+
+    The p-value is the smallest one of a coordinate, corrected for the number of coordinates
+    (Bonferroni).
+
+    References:
+        Yes, but Did It Work?: Evaluating Variational Inference (Yao et al., 2018),
+        https://arxiv.org/abs/1802.02538
+        A Test for Symmetry Using the Sample Distribution Function (Butler, 1969), Annals of
+        Mathematical Statistics 40(6)
+    """
+    return {name: min(1.0, r.shape[1] * _asymmetry(r).min().item()) for name, r in ranks.items()}
+
+
+def _asymmetry(ranks: Tensor) -> Tensor:
+    """The p-value of each coordinate, of shape `coordinates`."""
+    away = ranks.double().cpu() - 0.5
+    order = away.abs().argsort(0, descending=True)
+    walk = away.sign().gather(0, order).cumsum(0)
+    furthest = walk.abs().amax(0) / len(away) ** 0.5
+    k = torch.arange(TERMS, dtype=torch.double)[:, None]
+    odd = 2 * k + 1
+    exponents = -((odd * torch.pi / furthest) ** 2) / 8
+    below = 4 / torch.pi * ((-1) ** k / odd * exponents.exp()).sum(0)
+    return (1 - below).clamp(0.0, 1.0)
+
+
+def band(count: int, coordinates: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where the distribution functions of uniform ranks stay with a probability of .95.
+
+    By arviz-stats where it is installed, whose band is as narrow at the ends as ranks are there;
+    else it is as wide as the Kolmogorov-Smirnov distance. Both are corrected for the number of
+    coordinates (Bonferroni).
+
+    Args:
+        count: The number of ranks of a coordinate.
+        coordinates: The number of functions that are to stay in it, all of them.
+
+    Returns:
+        Points in (0, 1), and the lower and upper end of the band at each.
+
+    References:
+        Graphical Test for Discrete Uniformity and its Applications in Goodness of Fit Evaluation
+        and Multiple Sample Comparison (Säilynoja et al., 2022), https://arxiv.org/abs/2103.10522
+    """
+    level = 1 - (1 - LEVEL) / coordinates
+    if find_spec("arviz_stats") is not None:
+        ecdf = import_module("arviz_stats.ecdf_utils")
+        uniform = torch.arange(1, count + 1).numpy() / count
+        points, _, low, high = ecdf.ecdf_pit(uniform, level, SIMULATIONS)
+        return torch.as_tensor(points), torch.as_tensor(low), torch.as_tensor(high)
+    return kolmogorov_band(count, level)
+
+
+def kolmogorov_band(count: int, level: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a `band` of one width, that of the Kolmogorov-Smirnov distance at a level."""
+    from scipy.stats import kstwo
+
+    points = torch.arange(1, count, dtype=torch.double) / count
+    width = float(kstwo.ppf(level, count))
+    return points, (points - width).clamp_min(0.0), (points + width).clamp_max(1.0)
+
+
 def with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> list[Any]:
+    """Return arguments of a model with simulated data in the place of what it observes."""
     arguments = list(batch)
     for name, site in random_sites(observed):
         if not site["cond_indep_stack"]:
@@ -80,7 +164,8 @@ def with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> l
                 f"site {name!r} is one variable for all data points, of which a simulation gives "
                 "no more than one rank: calibration is for those of each point."
             )
-        if not site["is_observed"] or site["infer"].get("is_auxiliary"):
+        made = site["infer"].get("is_auxiliary") or site["infer"].get("_deterministic")
+        if made or not site["is_observed"]:
             continue
         found = [i for i, argument in enumerate(batch) if _is_same(argument, site["value"])]
         if not found:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.draws import seeded_batches
-from pyro_latents.evaluation.pareto import pareto_k
+from pyro_latents.evaluation.pareto import largest_reliable_k, pareto_k
 from pyro_latents.programs import local_parameters, paired_traces, plate_nesting, random_sites
 
 # Latent draws decoded at a time; it bounds the memory whatever the number of particles.
@@ -26,13 +26,17 @@ class Evidence(NamedTuple):
 
     Args:
         log_evidence: The estimate of `log p(x)` in nats, of shape `batch`.
-        k_hat: The Pareto shape of the weights, of shape `batch`: above 0.7 distrust the estimate.
+        k_hat: The Pareto shape of the weights, of shape `batch`: see `is_unreliable`.
         ess: The effective sample size of the weights, of shape `batch`.
     """
 
     log_evidence: Tensor
     k_hat: Tensor
     ess: Tensor
+
+    def is_unreliable(self, particles: int) -> Tensor:
+        """Whether to distrust the estimate of each data point from so many particles."""
+        return self.k_hat > largest_reliable_k(particles)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def log_evidence(
             if not parts:
                 plate_dim = data_plate_dim(model, guide, part)
             log_weights = [
-                _log_weights(model, guide, part, plate_dim, min(particles, num_particles - done))
+                weighted(model, guide, part, plate_dim, min(particles, num_particles - done))[0]
                 for done in range(0, num_particles, particles)
             ]
             parts.append(_summarise(torch.cat(log_weights)))
@@ -123,13 +127,17 @@ def log_evidence_of_batches(
     return Evidence(*(value[:points] for value in _concatenated(parts)))
 
 
-def _log_weights(
+def weighted(
     model: Callable, guide: Callable, batch: list[Any], plate_dim: int, particles: int
-) -> Tensor:
-    """Log importance weights of shape `particles batch`."""
+) -> tuple[Tensor, Trace]:
+    """Log importance weights of shape `particles batch`, and the draws of the guide they are of.
+
+    The data plate is in ``plate_dim``, as `data_plate_dim` finds it.
+    """
     plate = pyro.plate("_particles", particles, dim=plate_dim - 1)
     model_trace, guide_trace = paired_traces(plate(model), plate(guide), *batch)
-    return _per_data_point(model_trace, plate_dim) - _per_data_point(guide_trace, plate_dim)
+    log_weights = _per_data_point(model_trace, plate_dim) - _per_data_point(guide_trace, plate_dim)
+    return log_weights, guide_trace
 
 
 def _per_data_point(trace: Trace, plate_dim: int) -> Tensor:
@@ -166,6 +174,7 @@ def data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
 
 
 def is_per_data_point(argument: Any, size: int) -> bool:
+    """Whether an argument has one row for each of so many data points."""
     return isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == size
 
 

@@ -21,7 +21,7 @@ from pyro_latents.files import write_json, write_text
 from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_checkpoint
 
 # What `pyro-latents` measures and draws of a run, and what is of no use once it is trained on.
-RESULTS = ("metrics.json", "figures", "checks", "report.html")
+RESULTS = ("metrics.json", "figures", "checks", "report.html", "reference.nc")
 # What an export has in the place of a checkpoint.
 WEIGHTS = "model.safetensors"
 # In its metadata: names, each with that of another which has the same numbers.
@@ -52,6 +52,7 @@ class RunFolder:
         self.history_path = self.path / HISTORY
         self.metrics_path = self.path / "metrics.json"
         self.figures_path = self.path / "figures"
+        self.reference_path = self.path / "reference.nc"
 
     def is_started(self) -> bool:
         """Whether a training has left parameters here that another one would overwrite."""
