@@ -23,6 +23,7 @@ from pyro_latents.reproduce.experiment import (
 )
 from pyro_latents.reproduce.giannone import (
     BUDGETS,
+    FAST,
     SHOWN,
     TAKES,
     Z_DIM,
@@ -39,19 +40,18 @@ from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
 MAX_ANGLE, SHOWN_ANGLE = 45.0, 35.0  # degrees
 MODELS = ("TVAE, matrix", "TVAE", "VAE+")
-_FAST = {"optimizer": "muon", "schedule": "fall", "learning_rate": 2e-3, "halve_every": 0}
 SMALL, LARGE, PAPER = (
     Budget(
         name="quick",
         steps=1_500,
-        numbers={**_FAST, "batch_size": 50},
+        numbers={**FAST, "batch_size": 50},
         test_images=500,
         own={"seeds": 3},
     ),
     Budget(
         name="hours",
         steps=12_000,
-        numbers={**_FAST, "batch_size": 50},
+        numbers={**FAST, "batch_size": 50},
         test_images=500,
         own={"seeds": 3},
     ),

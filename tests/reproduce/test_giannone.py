@@ -97,7 +97,7 @@ def test_the_paper_budget_is_appendix_b(tmp_path):
         s = job.build().story
         assert job.images is PAPER.steps is None
         assert (s.epochs, s.learning_rate, s.halve_every, s.batch_size) == (200, 1e-4, 50, 100)
-        assert (s.z_dim, s.validation) == (100, 10_000)
+        assert (s.z_dim, s.validation, s.optimizer) == (100, 10_000, "adam")
 
 
 def test_hours_are_all_images_and_a_shorter_schedule(tmp_path):
