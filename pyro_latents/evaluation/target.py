@@ -77,6 +77,7 @@ class Target:
         self._batch = batch
         self._plate_dim = plate_dim
         self.shape = (num_chains, len(batch[0]))
+        self._noisy: list[str] = []
         coordinates = self._drawn()
         self._shapes = {name: value.shape for name, value in coordinates.items()}
         self._densities = recorded(self._run, self._side_by_side(coordinates))
@@ -108,6 +109,7 @@ class Target:
         guide_trace = poutine.trace(self._guide).get_trace(*self._batch)
         model = poutine.replay(self._model, guide_trace)
         model_trace = poutine.trace(model).get_trace(*self._batch)
+        self._noisy = [n for n, _ in latent_sites(model_trace) if own_noise(n) in guide_trace]
         return {name: coordinates(site) for name, site in movable_sites(model_trace, guide_trace)}
 
     def _run(self, position: Tensor) -> tuple[Tensor, ...]:
@@ -122,9 +124,12 @@ class Target:
         return (*(density.detach() for density in densities), *gradients)
 
     def _log_densities(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        with Placed(self._apart(position)) as placed:
+        free = self._apart(position)
+        with Placed(free) as placed:
             log_p = self._log_density(self._model)
-        log_q = self._log_density(poutine.condition(self._guide, placed.values))
+        held = {**placed.values, **{own_noise(name): free[name] for name in self._noisy}}
+        held = {name: value for name, value in held.items() if name not in self._noisy}
+        log_q = self._log_density(poutine.condition(self._guide, held))
         volume = sum(value.reshape(*self.shape, -1).sum(-1) for value in placed.log_dets)
         return log_q + volume, log_p + volume
 
@@ -180,8 +185,9 @@ def movable_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[str,
         UserError: if one of them has no density that chains could move on, or a discrete one
             cannot be summed out.
     """
+    noise = {own_noise(name) for name, _ in latent_sites(model_trace)}
     for name, site in random_sites(guide_trace):
-        if name not in model_trace.nodes and not _is_point_mass(site):
+        if name not in {*model_trace.nodes, *noise} and not _is_point_mass(site):
             raise UserError(
                 f"site {name!r} of the guide is none of the model's, and what is drawn given it "
                 "has no density of its own: use a guide without it."
@@ -203,6 +209,14 @@ def movable_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[str,
         if site["fn"].support.is_discrete:
             raise UserError(f"site {name!r} is discrete, and has no finite support to sum over.")
         yield name, site
+
+
+def own_noise(name: str) -> str:
+    """Return the site that Pyro's automatic guides draw a site's coordinates at.
+
+    They make the site itself a point mass there, which has the volume of its bijection.
+    """
+    return f"{name}_unconstrained"
 
 
 def coordinates(site: Site) -> Tensor:
@@ -232,7 +246,7 @@ def _is_point_mass(site: Site) -> bool:
 
 
 def _held(name: str, model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Site]]:
-    if name in guide_trace.nodes:
+    if name in guide_trace.nodes and own_noise(name) not in guide_trace:
         yield "guide", guide_trace.nodes[name]
     yield "model", model_trace.nodes[name]
 

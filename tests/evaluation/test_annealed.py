@@ -1,5 +1,7 @@
 """Annealing against evidences that are known, forward and back."""
 
+from functools import partial
+
 import pyro
 import pytest
 import torch
@@ -15,10 +17,12 @@ from pyro.distributions import (
     Normal,
     Poisson,
 )
+from pyro.infer.autoguide import AutoNormal
 
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation import annealed, annealed_evidence, evidence_interval
 from pyro_latents.evaluation.evidence import log_evidence
+from pyro_latents.guides.auto import auto_guide
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -175,6 +179,19 @@ def test_a_positive_variable_is_annealed_on_the_real_line():
     exact = torch.distributions.NegativeBinomial(2.0, 1 / torch.tensor(1.5)).log_prob(x)
     found = annealed_evidence(model, guide, x, num_chains=200, num_temperatures=20)
     assert (found.log_evidence - exact).abs().max() < 0.15
+
+
+def test_an_automatic_guide_of_this_batch_is_annealed():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", Gamma(2.0, 0.5))
+            pyro.sample("x", Poisson(rate), obs=x)
+
+    x = torch.tensor([0.0, 1.0, 3.0, 8.0])
+    exact = torch.distributions.NegativeBinomial(2.0, 1 / torch.tensor(1.5)).log_prob(x)
+    guide = auto_guide(partial(AutoNormal, init_scale=0.7), model, x)
+    found = annealed_evidence(model, guide, x, num_chains=200, num_temperatures=40)
+    assert (found.log_evidence - exact).abs().max() < 0.2
 
 
 def test_few_data_points_at_a_time_give_the_same_evidence(monkeypatch):
