@@ -43,6 +43,7 @@ def test_evaluate_writes_flat_metrics(run, capsys):
     assert metrics["log_likelihood"] > metrics["elbo"]
     assert metrics["elbo"] == pytest.approx(metrics["reconstruction"] - metrics["kl_z"])
     assert metrics["log_likelihood_particles"] == 30
+    assert metrics["elbo_se"] > 0
     assert "log_likelihood" in capsys.readouterr().out
 
 

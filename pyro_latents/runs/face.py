@@ -90,6 +90,10 @@ class Face(OnPoints):
         except UserError:
             yield "trained", "not known"
         metrics = self.metrics
-        told = [with_unit(name, metrics[name]) for name in TOLD if name in metrics]
+        told = [
+            with_unit(name, metrics[name], metrics.get(f"{name}_se"))
+            for name in TOLD
+            if name in metrics
+        ]
         yield "figures", "; ".join(told) or "none yet: run.evaluate()"
         yield "folder", str(self.path)

@@ -7,8 +7,12 @@ import re
 
 # The first that the name of a metric matches.
 UNITS = (
-    (r"elbo|log_likelihood$|log_evidence_ais$|evidence_interval_|reconstruction|kl_|gap$|.*_se$", "nats per data point"),
+    (
+        r"elbo|log_likelihood$|log_evidence_ais$|evidence_interval_|reconstruction|kl_|gap$|.*_se$",
+        "nats per data point",
+    ),
     (r".*(accuracy|error|error_rate|above_threshold|separable|_from_(orbit|path))$", "%"),
+    (r"posterior_(by|needs)_|reference_coverage_", "%"),
     (r"mse$", "per pixel"),
     (r"seconds_per_step$", "s"),
 )
@@ -49,13 +53,15 @@ def row(name: str, value: float | None) -> tuple[str, str, str]:
     return name, shown(name, value), "" if unit == PER_CENT else unit
 
 
-def with_unit(name: str, value: float | None) -> str:
-    """Return a metric with its name, value and unit.
+def with_unit(name: str, value: float | None, error: float | None = None) -> str:
+    """Return a metric with its name, value, standard error if there is one, and unit.
 
     Example:
-        >>> with_unit("elbo", -92.513)
-        'elbo -92.51 nats per data point'
+        >>> with_unit("elbo", -92.513, 0.31)
+        'elbo -92.51 +- 0.31 nats per data point'
     """
+    if error is not None:
+        return f"{name} {shown(name, value)} +- {shown(name, error)} {unit_of(name)}"
     return " ".join(filter(None, row(name, value)))
 
 

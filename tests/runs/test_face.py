@@ -207,11 +207,11 @@ def test_data_in_memory_are_given_again(tmp_path):
 @pytest.mark.parametrize("name", ["vae-digits", "equivae-digits"])
 def test_a_run_tells_what_it_is(name, open_run):
     run = open_run(name)
-    run.folder.add_metrics({"elbo": -90.123, "k_hat_above_threshold": 0.8333})
+    run.folder.add_metrics({"elbo": -90.123, "elbo_se": 0.5, "k_hat_above_threshold": 0.8333})
     for text in (repr(run), run._repr_html_()):
         for word in (run.story.paper, "grey images of 28 x 28", "paper", "step 2", str(run.path)):
             assert word in text
-        assert "-90.12 nats per data point" in text
+        assert "elbo -90.12 +- 0.5 nats per data point" in text
         assert "0.83 %" in text
 
 

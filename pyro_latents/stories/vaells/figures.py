@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,7 +35,9 @@ def show_orbits(axis: Axes, parts: Parts) -> None:
     model, test = parts.model, parts.splits.test
     codes = (model.encoder(test.x) / model.operators.scale).cpu()
     colours = test.extras.get("position", test.y)
-    shade = {"c": "C0"} if colours is None else {"c": colours.cpu().numpy(), "cmap": "viridis"}
+    shade: Any = {"c": "C0"}
+    if colours is not None:
+        shade = {"c": colours.cpu().numpy(), "cmap": "viridis"}
     axis.scatter(*codes.T.numpy(), s=5, **shade)
     limits = axis.get_xlim(), axis.get_ylim()
     anchors = model.starts()
@@ -59,7 +63,7 @@ def orbits_of_images(parts: Parts) -> Figure:
     sides = ", ".join(f"{size:.2g}" for size in reach.tolist())
     return grid(
         torch.cat(rows),
-        f"{len(starts)} anchors, under each of {len(rows)} operators",
+        "anchors" if len(rows) == 1 else f"anchors, under each of {len(rows)} operators",
         f"coefficient from -c to c, 0 in the middle; c = {sides}",
         "images along the orbits of the operators",
     )
