@@ -1,20 +1,22 @@
 """Time a training step of every story against a loop written by hand in PyTorch, in one run.
 
 A loop by hand has the recipe's networks, batches, objective and optimiser, and neither Pyro nor
-Lightning. The plain one has them without what makes them quick on a CPU: its weights are in the
-usual layout, and its transposed convolutions PyTorch's own. The trainer runs as `pyro-latents
-train` does, without and with `--compile`; making batches is not timed. VAELLS has no loop by hand,
-since most of it would be the inference of coefficients, phases and trial steps written once more:
-there the trainer without `--compile` is what the other is compared with. Images are noise in the
-shape of MNIST. The contestants take turns in short blocks, so that a machine whose speed drifts
-treats them alike; the medians of the ratios of neighbouring blocks are printed, to the loop by
-hand and to the plain one.
+Lightning. The plain one, which the others are compared with, has them without what makes them
+quick on a CPU: its weights are in the usual layout, and its transposed convolutions PyTorch's own.
+`SVI` is Pyro's; the trainer runs as `pyro-latents train --eager` does, and as `pyro-latents train`
+does, with captured steps; in bf16 too where the processor has its instructions. Making batches is
+not timed. VAELLS has no loop by hand, since most of it would be the inference of coefficients,
+phases and trial steps written once more: there the base is the eager trainer. Images are noise in
+the shape of MNIST. The contestants take turns in short blocks, so that a machine whose speed
+drifts treats them alike; the medians of the ratios of neighbouring blocks are printed. Times are
+the processor's, of this process alone.
 
     python benchmarks/story_steps.py [--recipes vae-mnist ...] [--rounds 30] [--threads 1]
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +30,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pyro_latents import zoo
+from pyro_latents import SVI, zoo
 from pyro_latents.data.batches import Batches
 from pyro_latents.data.examples import Examples, Splits
-from pyro_latents.errors import UserError
 from pyro_latents.guides.families import MIN_SCALE
 from pyro_latents.losses.kernels import (
     RBF,
@@ -41,14 +42,17 @@ from pyro_latents.losses.kernels import (
 )
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.models.pose_tvae import CLIP
-from pyro_latents.nets.conv import TransposedConv
+from pyro_latents.nets.conv import Conv, TransposedConv
 from pyro_latents.programs import local_parameters
 from pyro_latents.runs.recipe import Recipe
-from pyro_latents.training.compiled import compile_networks
-from pyro_latents.training.loop import Loop, check_hardware
+from pyro_latents.training.fit import check_hardware
+from pyro_latents.training.loop import Loop
 from pyro_latents.training.options import FitOptions
+from pyro_latents.training.step import CAPTURED_FROM
 
+KINDS = ("by_hand", "SVI", "eager", "captured", "bf16")
 STEPS_PER_BLOCK = 10
+LAST = 10**6
 WARM_UP = 3  # rounds
 CLASSES = 10
 # Losses by hand and by the recipe differ by their draws only.
@@ -163,17 +167,34 @@ def plain(recipe: Recipe) -> Recipe:
     for program in (recipe.model, recipe.guide):
         program.to(memory_format=torch.contiguous_format)
         for module in program.modules():
+            if isinstance(module, Conv):
+                module.__class__ = nn.Conv2d
             if isinstance(module, TransposedConv):
                 module.__class__ = nn.ConvTranspose2d
     return recipe
 
 
-def by_trainer(recipe: Recipe, batches: list[Batch]) -> Block:
+def by_svi(recipe: Recipe, batches: list[Batch]) -> Block:
+    """The steps of Pyro's own SVI."""
+    optim = pyro.optim.Adam({"lr": recipe.story.learning_rate})
+    svi = SVI(recipe.model, recipe.guide, optim, recipe.loss)
+
+    def block() -> None:
+        for batch in batches:
+            svi.step(*batch)
+
+    return block
+
+
+def by_trainer(recipe: Recipe, batches: list[Batch], precision: str, *, eager: bool) -> Block:
     """The steps of `pyro-latents train`."""
-    options = FitOptions(steps=1, accelerator="cpu", progress=False)
+    options = FitOptions(steps=LAST, accelerator="cpu", precision=precision, progress=False)
     fabric = check_hardware(recipe, options, Path())
     fabric.launch()
-    loop = Loop(fabric, recipe, Path())
+    loop = Loop(fabric, recipe, Path(), eager=eager)
+    loop.steps.last = LAST
+    # From here on steps are captured.
+    loop.progress.step = CAPTURED_FROM
 
     def block() -> None:
         for batch in batches:
@@ -191,48 +212,47 @@ def check_same_objective(recipe: Recipe, loss: Loss, batch: Batch) -> None:
     assert abs(hand - ours) <= TOLERANCE * abs(ours), f"{recipe.name}: {hand} by hand, not {ours}"
 
 
-def contest(name: str, rounds: int) -> dict[str, Any]:
+def contest(name: str, rounds: int, *, bf16: bool) -> dict[str, Any]:
     """Time the contestants of one story."""
     loss, _ = STORIES[name]
     recipe = build(name)
     source = Batches(recipe.batches(), recipe.story.batch_size, seed=0)
     batches = [source.batch(i) for i in range(STEPS_PER_BLOCK)]
     contestants: dict[str, Block] = {}
-    found: dict[str, Any] = {}
     if loss is not None:
         check_same_objective(recipe, loss, batches[0])
-        contestants["by_hand"] = by_hand(recipe, loss, batches)
         contestants["plain"] = by_hand(plain(build(name)), loss, batches)
-    contestants["trainer"] = by_trainer(build(name), batches)
-    try:
-        compiled = build(name)
-        compile_networks(compiled.model, compiled.guide)
-        contestants["compiled"] = by_trainer(compiled, batches)
-    except UserError as error:
-        found["not_compiled"] = str(error)
+        contestants["by_hand"] = by_hand(recipe, loss, batches)
+        contestants["SVI"] = by_svi(build(name), batches)
+    contestants["eager"] = by_trainer(build(name), batches, "32-true", eager=True)
+    contestants["captured"] = by_trainer(build(name), batches, "32-true", eager=False)
+    if bf16 and loss is not None:
+        contestants["bf16"] = by_trainer(build(name), batches, "bf16-mixed", eager=False)
     seconds: dict[str, list[float]] = {kind: [] for kind in contestants}
     for number in range(WARM_UP + rounds):
-        for kind, block in list(contestants.items()):
-            began = time.perf_counter()
-            try:
-                block()
-            except Exception as error:
-                # The first block compiles, and what is wrong with a compiler shows there.
-                if kind != "compiled" or number:
-                    raise
-                found["not_compiled"] = str(error).strip().splitlines()[0]
-                del contestants[kind], seconds[kind]
-                continue
+        for kind, block in contestants.items():
+            began = time.process_time()
+            block()
             if number >= WARM_UP:
-                seconds[kind].append(time.perf_counter() - began)
+                seconds[kind].append(time.process_time() - began)
     base = next(iter(contestants))
-    found[f"milliseconds_{base}"] = 1e3 * median(seconds[base]) / STEPS_PER_BLOCK
-    for other in (base, "plain"):
-        for kind in [k for k in seconds if other in seconds and k not in (other, "plain")]:
-            found[f"{kind}_to_{other}"] = median(
-                a / b for a, b in zip(seconds[kind], seconds[other], strict=True)
-            )
+    found: dict[str, Any] = {"milliseconds": 1e3 * median(seconds[base]) / STEPS_PER_BLOCK}
+    for kind, measured in seconds.items():
+        found[kind] = median(a / b for a, b in zip(measured, seconds[base], strict=True))
     return found
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), "unknown")
+
+
+def has_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16."""
+    path = Path("/proc/cpuinfo")
+    return path.exists() and bool({"avx512_bf16", "amx_bf16"} & set(path.read_text().split()))
 
 
 def main() -> None:
@@ -246,25 +266,19 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     pyro.enable_validation(False)
     keep_freed_memory()
-    print(f"{'':<39}{'to the base':^20}{'to the plain loop':^20}")
-    print(f"{'recipe':<20}{'base':>10}{'ms':>9}" + 2 * f"{'trainer':>9}{'--compile':>11}")
+    bf16 = has_bf16()
+    print(f"{'recipe':<20}{'base, ms':>9}" + "".join(f"{kind:>10}" for kind in KINDS))
     stories = {}
     for name in given.recipes:
-        stories[name] = found = contest(name, given.rounds)
-        base = "by_hand" if "milliseconds_by_hand" in found else "trainer"
-        cells = ""
-        for other in (base, "plain"):
-            for kind, width in (("trainer", 9), ("compiled", 11)):
-                ratio = found.get(f"{kind}_to_{other}")
-                cells += f"{'-' if ratio is None else f'{ratio:.3f}':>{width}}"
-        milliseconds = found[f"milliseconds_{base}"]
-        print(f"{name:<20}{base:>10}{milliseconds:>9.2f}{cells}", flush=True)
-        if "not_compiled" in found:
-            print(f"  not compiled: {found['not_compiled']}", flush=True)
+        stories[name] = found = contest(name, given.rounds, bf16=bf16)
+        cells = [f"{found[kind]:.3f}" if kind in found else "-" for kind in KINDS]
+        print(f"{name:<20}{found['milliseconds']:>9.2f}" + "".join(f"{c:>10}" for c in cells))
+        sys.stdout.flush()
     result = {
         "rounds": given.rounds,
         "threads": given.threads,
         "stories": stories,
+        "processor": processor(),
         "torch": torch.__version__,
         "lightning_fabric": lightning_fabric.__version__,
     }

@@ -25,7 +25,8 @@ from pyro_latents import SVI, zoo
 from pyro_latents.guides.families import MIN_SCALE
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.runs.recipe import Recipe
-from pyro_latents.training.loop import Loop, check_hardware
+from pyro_latents.training.fit import check_hardware
+from pyro_latents.training.loop import Loop
 from pyro_latents.training.options import FitOptions
 
 STEPS_PER_BLOCK = 10

@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
     keep_freed_memory()
+    # As under `python -m`, a guide of one's own may lie in the folder that one is in.
+    if "" not in sys.path:
+        sys.path.append("")
     try:
         with _ends_when_asked():
             _run(arguments)

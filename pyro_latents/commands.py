@@ -76,17 +76,19 @@ Option = tuple[str, type | None, Any, str]
 DATA_DIR: Option = ("data-dir", str, None, "folder of the data sets")
 PARTICLES: Option = ("particles", int, 1000, "importance samples")
 TRAINING: tuple[Option, ...] = (
+    ("model-from", str, None, "a run whose model stays as it is, for a new guide"),
     ("steps", int, None, "gradient steps, not epochs"),
     ("limit-train", int, None, "training points to use"),
     DATA_DIR,
     ("out", str, None, "the run folder (default: runs/NAME)"),
     ("seed", int, 0, "of parameters, batches and draws"),
+    ("as-published", None, False, "train as the paper does"),
     ("resume", None, False, "go on with the run in --out"),
     ("devices", int, 1, "devices of a machine"),
     ("nodes", int, 1, "machines, started by a cluster"),
     ("accelerator", str, "auto", "auto, cpu or gpu"),
     ("precision", str, "32-true", "such as bf16-mixed"),
-    ("compile", None, False, "compile encoders and decoders"),
+    ("eager", None, False, "run every step by Pyro, capture none"),
     ("tensorboard", None, False, "write its event files too"),
 )
 
@@ -167,7 +169,8 @@ def _train(parser: Parser, arguments: list[str]) -> None:
     story = story_of(name)
     parser = Parser(prog=f"{prog} {name}", description=f"Train {name} ({story.paper}).")
     parser.add_argument("--config", action="config", help="a YAML file of these options")
-    guide = ("guide", str, story.guides[0], ", ".join(story.guides))
+    words = f"{', '.join(story.guides)}, or one of your own, package.module:NAME"
+    guide = ("guide", str, story.guides[0], words)
     given = _read(parser, rest, guide, *TRAINING, *_numbers(story))
     # A file may have anything in its place.
     if not isinstance(given["resume"], bool):
@@ -176,11 +179,14 @@ def _train(parser: Parser, arguments: list[str]) -> None:
         raise UserError("--out is empty: name the folder to write.")
     if given["resume"] and given["out"] is None:
         raise UserError("--resume goes on with a run: name its folder with --out.")
-    if given["steps"] is not None and given["epochs"] != story.epochs:
+    asked = parser.parse_args(rest, defaults=False).as_dict()
+    if given["steps"] is not None and "epochs" in asked:
         raise UserError("give either --epochs or --steps.")
-    numbers = [number.name for number in fields(story)]
-    of_recipe = [*numbers, "guide", "seed", "data_dir", "limit_train"]
-    recipe = zoo.recipe(name, **{option: given.pop(option) for option in of_recipe})
+    numbers = {f.name: given.pop(f.name) for f in fields(story) if f.name in given}
+    # Those that are not asked for are those of the recipe, or of the run that the model is from.
+    numbers = {number: value for number, value in numbers.items() if number in asked}
+    of_recipe = ("guide", "model_from", "seed", "data_dir", "limit_train", "as_published")
+    recipe = zoo.recipe(name, **numbers, **{option: given.pop(option) for option in of_recipe})
     began = time.perf_counter()
     given.pop("config")
     run = recipe.train(**given)
@@ -196,11 +202,15 @@ COMMANDS["train"] = Command("train a recipe into a run folder", _train)
     PARTICLES,
     ("limit-test", int, None, "test points to use"),
     ("likelihood-points", int, 1000, "test points of log_likelihood"),
+    ("evidence", str, "iwae", "iwae, ais for a bound, or interval for its width too"),
+    ("annealed-points", int, 100, "points of ais and interval"),
+    ("chains", int, 8, "of each of them"),
+    ("temperatures", int, 100, "from guide to posterior"),
 )
 def _evaluate(run: Any, **options: Any) -> None:
-    metrics = run.evaluate(**options)
-    cells = [(name, f"{v:.4f}" if isinstance(v, float) else str(v)) for name, v in metrics.items()]
-    print(aligned(cells))
+    from pyro_latents.runs.units import row
+
+    print(aligned(row(name, value) for name, value in run.evaluate(**options).items()))
     print(f"written to {run.folder.metrics_path}")
 
 
@@ -222,18 +232,20 @@ def _check(run: Any, **options: Any) -> None:
     "set runs with different guides side by side",
     PARTICLES,
     ("points", int, 100, "test points to measure on"),
-    ("out", str, "comparison", "the folder to write"),
+    ("evidence", str, "iwae", "iwae, or ais to anneal beside it"),
+    ("out", str, None, "the folder to write (default: comparison)"),
     DATA_DIR,
     runs={"nargs": "+", "help": "folders of the runs"},
 )
-def _compare(runs: list[str], out: str, data_dir: str | None, **options: Any) -> None:
+def _compare(runs: list[str], out: str | None, data_dir: str | None, **options: Any) -> None:
     from pyro_latents import zoo
-    from pyro_latents.runs.comparison import compare
+    from pyro_latents.runs.comparison import check_free, compare, free_folder
 
-    check_writable(Path(out), "give another --out")
+    folder = free_folder() if out is None else Path(out)
+    check_free(folder)
     comparison = compare([zoo.open_run(path, data_dir=data_dir) for path in runs], **options)
     print(comparison.as_text())
-    for path in comparison.write(Path(out)):
+    for path in comparison.write(folder):
         print(f"written to {path}")
 
 
@@ -244,9 +256,27 @@ def _compare(runs: list[str], out: str, data_dir: str | None, **options: Any) ->
 )
 def _calibrate(run: Any, **options: Any) -> None:
     p_values, path = run.calibrate(**options)
-    for name, value in p_values.items():
-        print(f"calibration_p_{name}  {value:.4g}")
+    from pyro_latents.runs.units import p_value
+
+    for site in p_values:
+        for name in (f"calibration_p_{site}", f"calibration_p_symmetric_{site}"):
+            print(f"{name}  {p_value(run.metrics[name])}")
     print(f"written to {path} and {run.folder.metrics_path}")
+
+
+@_on_run(
+    "draw reference posteriors of a run's model by HMC",
+    ("images", int, 20, "test images, the first ones"),
+    ("chains", int, 8, "of each image"),
+    ("draws", int, 200, "of each chain"),
+    ("temperatures", int, 100, "from guide to posterior"),
+)
+def _reference(run: Any, **options: Any) -> None:
+    from pyro_latents.runs.references import reference
+
+    written = reference(run, **options)
+    print(aligned(written.as_rows()))
+    print(f"written to {written.path}")
 
 
 @_on_run("draw the figures of a run")
@@ -290,7 +320,7 @@ def _numbers(story: Any) -> Iterator[Option]:
         for ancestor in reversed(kind.__mro__)
         for parameter in parse_docstring(ancestor.__doc__ or "").params
     }
-    for name in [field.name for field in fields(story)]:
+    for name in [field.name for field in fields(story) if field.metadata.get("option", True)]:
         # Choices are the story's to check, which names the near ones.
         hint = str if get_origin(hints[name]) is Literal else hints[name]
         meaning = " ".join(meanings.get(name, "").split()).replace("%", "%%")

@@ -1,10 +1,10 @@
-"""The loss of a batch and its gradient as a graph: captured once, replayed without Pyro."""
+"""The loss of a batch, its gradient and the update as a graph: captured once, then replayed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import pyro
@@ -20,6 +20,17 @@ from pyro_latents.programs import local_parameters
 TOLERANCE = 1e-5
 
 
+class Update(Protocol):
+    """What an optimiser is, or several together."""
+
+    param_groups: Sequence[Mapping[str, Any]]
+    state: Mapping[Any, Mapping[str, Any]]
+
+    def step(self) -> Any:
+        """Change the parameters by their gradients."""
+        ...
+
+
 class captured:
     """``loss(model, guide)``, whose programs run once for each kind of batch.
 
@@ -28,6 +39,10 @@ class captured:
     then on the graph is run in the place of guide, model and objective: the same operations on
     the same draws of torch's generators, without Pyro and without autograd. Call ``backward`` on
     what is returned, as on any loss.
+
+    **With an optimiser** a call is a whole step: its update is part of the graph, and what is
+    returned has no gradient. Learning rates that change must be tensors. The first batch of an
+    optimiser that has taken no step is run by the programs, so that it has a state.
 
     What a program does with Python's values is done while recording, and never again: numbers
     that change between steps must be tensors that are written to, among the parameters or buffers
@@ -40,6 +55,7 @@ class captured:
         loss: An objective with ``differentiable_loss``; most of `pyro.infer`'s have it.
         model: The generative model; a module, a method of one, or a function.
         guide: The guide.
+        optimizer: What changes the parameters after each gradient; None to leave it to the caller.
 
     Attributes:
         reason: Why the latest kind of batch was not captured, None if it was.
@@ -47,29 +63,56 @@ class captured:
     Example:
         >>> elbo = captured(TraceAnalytic_ELBO(), model, guide)  # doctest: +SKIP
         >>> elbo(x).backward()  # doctest: +SKIP
+        >>> step = captured(TraceAnalytic_ELBO(), model, guide, optimizer)  # doctest: +SKIP
+        >>> loss = step(x)  # doctest: +SKIP
     """
 
-    def __init__(self, loss: Any, model: Callable, guide: Callable) -> None:
+    def __init__(
+        self, loss: Any, model: Callable, guide: Callable, optimizer: Update | None = None
+    ) -> None:
         self.loss = loss
         self.model = model
         self.guide = guide
+        self.optimizer = optimizer
         self.reason: str | None = None
         self._modules = nn.ModuleList(_modules(model, guide))
         self._graphs: dict[Any, _Replayed | None] = {}
 
     def __call__(self, *batch: Any) -> Tensor:
-        """Return the loss of a batch, in nats, as a scalar that has a gradient."""
+        """Return the loss of a batch, in nats, as a scalar; with an optimiser, take a step."""
         if not torch.is_grad_enabled():
             return self._run(batch)
         key = self._kind(batch)
         if key not in self._graphs:
+            if self.optimizer is not None and not self.optimizer.state:
+                return self._step(batch)
             self._graphs[key] = self._capture(batch)
         replayed = self._graphs[key]
-        return self._run(batch) if replayed is None else replayed(batch)
+        if replayed is None:
+            return self._run(batch) if self.optimizer is None else self._step(batch)
+        return replayed(batch) if self.optimizer is None else replayed.graph(batch)[0]
 
     def _run(self, batch: tuple[Any, ...]) -> Tensor:
         with local_parameters(*self._modules):
             return self.loss.differentiable_loss(self.model, self.guide, *batch)
+
+    def _step(self, batch: tuple[Any, ...]) -> Tensor:
+        """Take a step by the programs."""
+        parameters = self._learned()
+        loss, *gradients = self._loss_and_gradient(batch, parameters)
+        self._update(parameters, gradients)
+        return loss
+
+    def _learned(self) -> list[nn.Parameter]:
+        return [p for p in self._modules.parameters() if p.requires_grad]
+
+    def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> None:
+        assert self.optimizer is not None
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        for parameter in parameters:
+            parameter.grad = None
 
     def _kind(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """What a graph holds for: all that is not a value of a tensor."""
@@ -86,41 +129,55 @@ class captured:
 
     def _capture(self, batch: tuple[Any, ...]) -> _Replayed | None:
         """Record the graph; None if it cannot be, or is not what the programs compute."""
-        every = [p for p in self._modules.parameters() if p.requires_grad]
+        every = self._learned()
         if not every:
             self.reason = "neither program is a module with parameters"
             return None
         with self._undone():
             expected = self._loss_and_gradient(batch, every)
+            if self.optimizer is not None:
+                # It may clip the gradients in place.
+                self._update(every, list(expected[1:]))
         gradients = dict(zip(every, expected[1:], strict=True))
         parameters = [p for p in every if gradients[p] is not None]
         others = [p for p in self._modules.parameters() if gradients.get(p) is None]
-        state = [*parameters, *others, *self._modules.buffers(), *_tensors(self.loss)]
+        updated = [] if self.optimizer is None else _state(self.optimizer)
+        state = [*parameters, *others, *self._modules.buffers(), *_read_by(self.loss), *updated]
+
+        def record(*inputs: Tensor) -> tuple[Any, ...]:
+            loss, *found = self._loss_and_gradient(batch, parameters)
+            if self.optimizer is not None:
+                self._update(parameters, found)
+            return loss, *found
+
         try:
             with self._undone(), pyro.validation_enabled(False), _unread():
-                graph = make_fx(lambda *inputs: self._loss_and_gradient(batch, parameters))(
-                    *_tensors(batch), *state
-                )
+                graph = make_fx(record)(*_tensors(batch), *state)
             replayed = _Replayed(graph, parameters, state)
             with self._undone():
-                found = replayed.graph(*_tensors(batch), *state)
+                found = replayed.graph(batch)
             self.reason = _difference(found, [e for e in expected if e is not None])
             if any(getattr(graph, node.target).requires_grad for node in _constants(graph)):
                 self.reason = "a parameter is in neither module"
+            _shorten(graph, outputs=1 if updated else None)
         except Exception as error:  # whatever a program does that has no place in a graph
             self.reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
         return None if self.reason else replayed
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
-        """Put torch's generators and the buffers back, which a run may change."""
-        before = [(buffer, buffer.clone()) for buffer in self._modules.buffers()]
+        """Put back what a run may change: torch's generators, buffers, and what is updated."""
+        held: list[Tensor] = list(self._modules.buffers())
+        if self.optimizer is not None:
+            held += [*self._modules.parameters(), *_state(self.optimizer)]
+        before = [value.detach().clone() for value in held]
         try:
             with torch.random.fork_rng():
                 yield
         finally:
-            for buffer, value in before:
-                buffer.copy_(value)
+            with torch.no_grad():
+                for value, old in zip(held, before, strict=True):
+                    value.copy_(old)
 
     def _loss_and_gradient(
         self, batch: tuple[Any, ...], parameters: list[nn.Parameter]
@@ -138,8 +195,9 @@ class _Replayed:
         self._graph = graph
 
     @torch.no_grad()
-    def graph(self, *inputs: Tensor) -> Sequence[Tensor]:
+    def graph(self, batch: tuple[Any, ...]) -> Sequence[Tensor]:
         """Run the graph; what a forward pass casts is in it."""
+        inputs = [*_tensors(batch), *self.state]
         with torch.autocast(inputs[0].device.type, enabled=False):
             return self._graph(*inputs)
 
@@ -154,7 +212,7 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, replayed: _Replayed, batch: Any, *parameters: Tensor) -> Tensor:
         """Run the graph."""
-        loss, *ctx.gradients = replayed.graph(*_tensors(batch), *replayed.state)
+        loss, *ctx.gradients = replayed.graph(batch)
         return loss
 
     @staticmethod
@@ -182,15 +240,44 @@ def _unread() -> Iterator[None]:
         yield
 
 
-def _tensors(held: Any) -> list[Tensor]:
-    """The tensors of a batch, or those that an objective reads."""
-    if not isinstance(held, tuple | list | Mapping):
-        held = [v for v in vars(held).values() if isinstance(v, Tensor | dict)]
-    return [leaf for leaf in tree_flatten(held)[0] if isinstance(leaf, Tensor)]
+def _state(optimizer: Update) -> list[Tensor]:
+    """The tensors of an optimiser: its learning rates, and what it keeps of each parameter."""
+    held = [*optimizer.param_groups, *optimizer.state.values()]
+    return [value for part in held for value in part.values() if isinstance(value, Tensor)]
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
+
+
+def _read_by(loss: Any) -> list[Tensor]:
+    """The tensors that an objective reads, and those of one within it."""
+    found = []
+    for value in vars(loss).values():
+        if hasattr(value, "differentiable_loss"):
+            found += _read_by(value)
+        elif isinstance(value, Tensor | dict):
+            found += _tensors(value)
+    return found
 
 
 def _constants(graph: Any) -> list[Any]:
     return [node for node in graph.graph.nodes if node.op == "get_attr"]
+
+
+def _shorten(graph: Any, outputs: int | None) -> None:
+    """Take out what computes nothing, and what only outputs beyond the first ones need."""
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            node.args = (tuple(node.args[0][:outputs]),)
+        elif node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default):
+            node.replace_all_uses_with(node.args[0])
+    for node in reversed(graph.graph.nodes):
+        # Optimisers mark their steps for profilers.
+        if "_record_function" in str(node.target):
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
 
 
 def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
@@ -14,25 +14,34 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from pyro_latents.data.sources import load
-from pyro_latents.errors import UserError, check_counts
-from pyro_latents.evaluation.calibration import calibrate, p_values
+from pyro_latents.data.blank import blank_splits
+from pyro_latents.data.points import in_words
+from pyro_latents.data.sources import load, named
+from pyro_latents.errors import UserError, check_counts, check_seed
+from pyro_latents.evaluation.calibration import band, calibrate, p_values, symmetry_p_values
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import plain
-from pyro_latents.guides import check_guide
+from pyro_latents.guides import check_guide, own
 from pyro_latents.guides.refined import Refined
 from pyro_latents.plots import learning_curve, rank_ecdfs, save
+from pyro_latents.runs.annealing import Annealing, annealed_metrics
+from pyro_latents.runs.face import Face
 from pyro_latents.runs.folder import RunFolder
-from pyro_latents.runs.registry import story_of
-from pyro_latents.stories.story import Parts, Story
+from pyro_latents.runs.registry import stored_story, story_of
+from pyro_latents.runs.trained_model import TrainedModel
+from pyro_latents.stories.story import Parts, Story, averages, standard_errors
 from pyro_latents.text import did_you_mean
 from pyro_latents.training.options import FitOptions
 from pyro_latents.training.step import Objective
 
 # Enough for stories that compare data points with each other, and quickly run.
 CHECKED_POINTS = 4
+# Number formats of all parameters, which have fewer digits than a model may have.
+ROUNDING = ("bf16-true", "16-true")
 # What a calibration simulates where it is not told how much.
 CALIBRATED_POINTS = 500
 RECORDED = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
@@ -59,12 +68,19 @@ class Recipe(Parts):
 
     Args:
         name: Its name, as in `pyro-latents list`.
-        guide: The name of one of its guides, or a guide: any callable with the model's arguments
-            and latent sites; the paper's by default.
+        guide: The name of one of its guides, or one of your own: any callable with the model's
+            arguments and latent sites, a factory that takes the model (`pyro_latents.guides.own`),
+            or the import path of a factory, ``package.module:NAME``; the paper's by default.
+        model_from: A run whose model is taken as it is, for a new guide; its numbers are the run's
+            then unless they are given, and those that the model is built from must be. None to
+            train model and guide together.
         seed: Of the initial parameters, the batches and all draws.
         data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
         limit_train: Training points to use, None for all.
-        **numbers: Hyper-parameters other than the paper's, such as ``z_dim=20``.
+        as_published: Whether to train as the paper does where we know a quicker training.
+        **numbers: Hyper-parameters other than the paper's, such as ``z_dim=20``. The ``data`` may
+            be a path, an array or a tensor of data points, a pair of them and their labels, or a
+            dictionary of arrays (`pyro_latents.data.own`).
 
     Raises:
         UserError: if one of them is not known, or makes no sense.
@@ -75,26 +91,37 @@ class Recipe(Parts):
         name: str,
         *,
         guide: str | Callable | None = None,
+        model_from: str | Path | Run | None = None,
         seed: int = 0,
         data_dir: str | Path | None = None,
         limit_train: int | None = None,
+        as_published: bool = False,
         **numbers: Any,
     ) -> None:
-        story, seed, limit_train = story_of(name), plain(seed), plain(limit_train)
+        story = story_of(name, as_published=as_published)
+        seed, limit_train = plain(seed), plain(limit_train)
+        self._trained: TrainedModel | None = None
+        self._origin: dict[str, str] | None = None
+        if model_from is not None:
+            source = model_from if isinstance(model_from, Run) else Run(model_from)
+            self._trained = TrainedModel.of(source.folder)
+            story = replace(story, **self._trained.numbers_for(story, name))
+            data_dir = source.data_folder() if data_dir is None else data_dir
         known = [field.name for field in fields(story)]
         for number in numbers:
             if number not in known:
                 raise UserError(f"{name} has no setting {number!r}: {did_you_mean(number, known)}")
+        arrays = numbers.get("data")
+        if isinstance(arrays, Tensor | np.ndarray | tuple | Mapping):
+            numbers["data"], numbers["data_shape"] = named(arrays)
+        else:
+            numbers |= {"data": str(arrays)} if isinstance(arrays, Path) else {}
+            arrays = None
         story = replace(story, **{number: plain(value) for number, value in numbers.items()})
         guide = story.guides[0] if guide is None else guide
-        if isinstance(guide, str) and guide not in story.guides:
-            raise UserError(
-                f"{name} has no guide {guide!r}: {did_you_mean(guide, story.guides, '')} "
-                f"Its guides are {', '.join(story.guides)}."
-            )
+        self.guide_name = _name_of_guide(name, story, guide)
+        guide = own.imported(guide) if isinstance(guide, str) and own.is_path(guide) else guide
         check_seed(seed)
-        if not isinstance(guide, str) and not callable(guide):
-            raise UserError(f"a guide is the name of one or a program; got {guide!r}.")
         if limit_train is not None and not isinstance(limit_train, Integral):
             raise UserError(f"--limit-train must be a whole number; got {limit_train!r}.")
         self.name = name
@@ -102,10 +129,42 @@ class Recipe(Parts):
         self.limit_train = limit_train
         self._is_trained = False
         validation = story.validation
-        source = partial(
-            load, story.data, data_dir, validation=validation, limit_train=limit_train
+        read = partial(
+            load,
+            story.data,
+            data_dir,
+            validation=validation,
+            limit_train=limit_train,
+            arrays=arrays,
         )
-        super().__init__(story, guide, seed=seed, load=source)
+        super().__init__(story, guide, seed=seed, load=read)
+        if self._trained is not None:
+            self._origin = self._trained.origin
+            self.is_frozen = True
+
+    @cached_property
+    def model(self) -> Any:
+        """The generative model: with its initial parameters, or that of another run as it is."""
+        if self._trained is None:
+            return super().model
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return self._trained.build(self.story, lambda: self.splits)
+
+    @cached_property
+    def guide(self) -> Any:
+        """The guide, with its initial parameters."""
+        if isinstance(self._guide, str):
+            return super().guide
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + 1)
+            return own.built(self._guide, self.model)
+
+    def freeze(self, origin: dict[str, str] | None) -> None:
+        """Leave the model as it is, which came from another run; where it did not, do nothing."""
+        if origin is not None:
+            self._origin, self.is_frozen = origin, True
+            self.model.requires_grad_(False)
 
     @_alone()
     def train(
@@ -131,9 +190,8 @@ class Recipe(Parts):
                 training fails for a reason that the user can mend.
         """
         # Lightning takes seconds to import, and only training needs it.
-        from pyro_latents.training.compiled import compile_networks
         from pyro_latents.training.hardware import is_first_rank
-        from pyro_latents.training.loop import check_hardware, fit
+        from pyro_latents.training.fit import check_hardware, fit
 
         if epochs is None and steps is None:
             epochs = self.story.epochs
@@ -143,8 +201,6 @@ class Recipe(Parts):
         # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
         self.check_guide()
         check_hardware(self, fit_options, folder.path)
-        if fit_options.compile:
-            compile_networks(self.model, self.guide)
         # The others learn from it which folder it is.
         first = is_first_rank(fit_options.ranks)
         with folder.held() if first else nullcontext():
@@ -167,21 +223,30 @@ class Recipe(Parts):
         return Run(path)
 
     def check_guide(self) -> None:
-        """Raise a `GuideMismatch` unless the guide has the model's sites, on some of the data."""
-        check_guide(self.model, self.guide, *self.first_batch("train", size=CHECKED_POINTS))
+        """Raise a `UserError` unless the guide has the model's sites, and something to train."""
+        batch = self.first_batch("train", size=CHECKED_POINTS)
+        check_guide(self.model, self.guide, *batch)
+        if not isinstance(self._guide, str):
+            fewer = self.first_batch("train", size=CHECKED_POINTS - 1)
+            own.check_trainable(self.model, self.guide, batch, fewer)
+        modules = [p for p in (self.model, self.guide) if isinstance(p, nn.Module)]
+        if self.is_frozen and not any(p.requires_grad for m in modules for p in m.parameters()):
+            raise UserError(
+                f"the guide {self.guide_name} has no parameters but the model's, and nothing is "
+                "left to train: give another --guide, with parameters of its own."
+            )
 
     def config(self, options: FitOptions) -> dict[str, Any]:
         """Return what `Run` needs to build this recipe again, and what was installed."""
-        guide = self._guide
-        if not isinstance(guide, str):
-            guide = getattr(guide, "__name__", type(guide).__name__)
         return {
             "recipe": self.name,
-            "guide": guide,
+            "guide": self.guide_name,
+            **({"model_from": self._origin} if self._origin else {}),
             "seed": int(self.seed),
             "data_dir": None if self.data_dir is None else str(Path(self.data_dir).resolve()),
             "limit_train": self.limit_train,
             "settings": _stored(self.story),
+            "num_classes": self.splits.num_classes,
             "training": options.as_dict(),
             "versions": {
                 "python": platform.python_version(),
@@ -202,6 +267,11 @@ class Recipe(Parts):
                 f"{devices}."
             )
         self.story.check_precision(options.precision)
+        if self.is_frozen and options.precision in ROUNDING:
+            raise UserError(
+                f"--precision {options.precision} would round the model, which is to stay as it "
+                f"is: give {options.precision.replace('true', 'mixed')}."
+            )
 
     def _check_resumable(
         self, folder: RunFolder, ours: dict[str, Any], options: FitOptions
@@ -209,9 +279,15 @@ class Recipe(Parts):
         """Raise if the run in the folder is of another recipe, or has been trained for longer."""
         theirs = folder.read_config()
         # A run from before a setting existed had its default.
-        found = {**ours["training"], **_stored(story_of(self.name))}
+        found = {**ours["training"], **_stored(story_of(self.name, as_published=True))}
         found |= {**theirs["training"], **theirs, **theirs["settings"]}
         asked = {**ours["training"], **ours, **ours["settings"]}
+        model, asked_model = (c.get("model_from", {}).get("hash") for c in (theirs, ours))
+        if model != asked_model:
+            raise UserError(
+                f"{folder.path} was trained with another --model-from: resume with the same, or "
+                "give another --out."
+            )
         # It may be resumed for more epochs, and elsewhere.
         fixed = {"guide", "seed", "limit_train", "precision", *ours["settings"]} - {"epochs"}
         for key in ("recipe", *sorted(fixed)):
@@ -223,6 +299,14 @@ class Recipe(Parts):
         loader = self.loader("train")
         assert loader is not None
         done, last = folder.step(), options.last_step(len(loader))
+        if self.story.schedule == "fall":
+            begun = {name: theirs["training"][name] for name in ("epochs", "steps")}
+            length = FitOptions(**begun).last_step(len(loader))
+            if last != length:
+                raise UserError(
+                    f"the learning rates of {folder.path} fall to zero at step {length}, not "
+                    f"{last}: resume with the same --epochs or --steps, or give another --out."
+                )
         if last < done:
             raise UserError(
                 f"{folder.path} has been trained for {done} steps, more than the {last} that "
@@ -230,22 +314,34 @@ class Recipe(Parts):
             )
 
 
-class Run:
+class Run(Face):
     """A trained recipe on disk.
 
     Args:
         path: The folder that `Recipe.train` wrote.
         data_dir: Where its data set lies now; None for where it lay, or ``PYRO_LATENTS_DATA``.
+        data: Other data than it was trained on, of the same shape, as `Recipe` takes them; or the
+            same where they were arrays in memory, which a run does not keep.
+        guide: Its guide, or the factory of it, where the run has no name or path of one.
 
     Raises:
         UserError: if the folder is not a run; and where it is asked for what is damaged.
     """
 
-    def __init__(self, path: str | Path, *, data_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        data_dir: str | Path | None = None,
+        data: Any = None,
+        guide: str | Callable | None = None,
+    ) -> None:
         self.folder = RunFolder(path)
         self.path = self.folder.path
         self.config = self.folder.read_config()
         self._data_dir = data_dir
+        self._data = data
+        self._guide = guide
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -255,37 +351,45 @@ class Run:
     @property
     def story(self) -> Story:
         """The hyper-parameters that the run was trained with, if the story still has them all."""
-        story = story_of(self.config["recipe"])
-        known = {field.name for field in fields(story)}
-        given = self.config["settings"]
-        for name in given:
-            if name not in known:
-                raise UserError(
-                    f"{self.folder.config_path} has a setting {name} that this version does not "
-                    f"know: {did_you_mean(name, known, 'train the run anew.')}"
-                )
-        numbers: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        # A run from before a setting existed had its default.
-        return replace(story, **numbers)
+        return stored_story(self.config, self.folder.config_path)
 
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe with its trained parameters, on the device that there is."""
         parameters = self.folder.read_parameters()
-        given = {name: self.config[name] for name in ("guide", "seed", "limit_train")}
+        given = {name: self.config[name] for name in ("seed", "limit_train")}
         numbers = {field.name: getattr(self.story, field.name) for field in fields(self.story)}
-        recipe = Recipe(self.config["recipe"], data_dir=self._data_folder(), **given, **numbers)
+        if self._data is not None:
+            numbers |= {"data": self._data, "data_shape": ()}
+        recipe = Recipe(
+            self.config["recipe"],
+            guide=self._given_guide(),
+            data_dir=self.data_folder(),
+            **given,
+            **numbers,
+        )
+        if recipe.story.x_shape != self.story.x_shape:
+            raise UserError(
+                f"{self.path} was trained on {in_words(self.story.x_shape)}, and the data given "
+                f"are {in_words(recipe.story.x_shape)}: give data of that shape."
+            )
+        if "num_classes" in self.config:
+            # What the model takes from its data is among its parameters.
+            recipe.stand_in = blank_splits(self.story.x_shape, self.config["num_classes"])
         try:
             Objective(recipe.model, recipe.guide, recipe.loss, 0).load_state_dict(parameters)
         except RuntimeError as error:
             raise UserError(
-                f"the checkpoint in {self.path} does not fit the recipe {recipe.name}: it was "
-                "written by another version of it; train the run anew."
+                f"the checkpoint in {self.path} does not fit the recipe {recipe.name} with the "
+                f"guide {recipe.guide_name}: it was written by another version of them; train the "
+                "run anew."
             ) from error
-        recipe.model.eval()
-        recipe.guide.eval()
+        for program in (recipe.model, recipe.guide):
+            if isinstance(program, nn.Module):
+                program.eval()
         if isinstance(recipe.guide, Refined):
             recipe.guide.refining = True
+        recipe.freeze(self.config.get("model_from"))
         recipe.to("cuda" if torch.cuda.is_available() else "cpu")
         return recipe
 
@@ -300,6 +404,10 @@ class Run:
         particles: int = 1000,
         likelihood_points: int = 1000,
         limit_test: int | None = None,
+        evidence: str = "iwae",
+        annealed_points: int = 100,
+        chains: int = 8,
+        temperatures: int = 100,
     ) -> dict[str, float]:
         """Measure the run on test data and add the metrics to ``metrics.json``.
 
@@ -307,12 +415,20 @@ class Run:
             particles: Importance samples for the marginal likelihood of a data point.
             likelihood_points: Test points to estimate it for, the first ones.
             limit_test: Test points to use, None for all.
+            evidence: ``ais`` to add a lower bound of the marginal likelihood by annealing, and
+                ``interval`` for the width of an interval on simulated data as well.
+            annealed_points: Test points to anneal, the first ones, and simulated ones.
+            chains: Chains of the annealing for each of them.
+            temperatures: Steps of the annealing.
         """
+        annealing = Annealing(evidence, annealed_points, chains, temperatures)
         # What is there must be readable before minutes are spent on what is added.
         self.folder.read_metrics()
         found = self.measure(
             particles=particles, likelihood_points=likelihood_points, limit_test=limit_test
         )
+        test = self.parts.batches("test", limit=limit_test)
+        found |= averages(annealed_metrics(self.parts, test, annealing))
         self.folder.add_metrics(found)
         return self.metrics
 
@@ -324,7 +440,7 @@ class Run:
         sampling = ImportanceSampling(particles, likelihood_points)
         batches = self.parts.batches("test", limit=limit_test)
         metrics = self.parts.story.metrics(self.parts, batches, sampling)
-        return {"test_points": len(batches), **metrics}
+        return {"test_points": len(batches), **averages(metrics), **standard_errors(metrics)}
 
     def calibrate(
         self, *, points: int | None = None, draws: int = 200
@@ -337,8 +453,9 @@ class Run:
             draws: Of the guide for each of them.
 
         Returns:
-            The p-value of uniform ranks by site, also added to ``metrics.json``, and the path of
-            the figure.
+            The p-value of uniform ranks by site, and the path of the figure. Both p-values, this
+            one and that of ranks that are symmetric (`symmetry_p_values`), are added to
+            ``metrics.json``.
         """
         check_counts(2, points=points)
         check_counts(1, draws=draws)
@@ -355,8 +472,12 @@ class Run:
         batch = self.parts.first_batch("test", size=points)
         ranks = calibrate(self.parts.model, self.parts.guide, *batch, num_draws=draws)
         found = p_values(ranks)
-        self.folder.add_metrics({f"calibration_p_{site}": p for site, p in found.items()})
-        return found, save(rank_ecdfs(ranks), self.folder.figures_path / "calibration.png")
+        metrics = {f"calibration_p_{site}": p for site, p in found.items()}
+        for site, p in symmetry_p_values(ranks).items():
+            metrics[f"calibration_p_symmetric_{site}"] = p
+        self.folder.add_metrics(metrics)
+        figure = rank_ecdfs(ranks, {site: band(*r.shape) for site, r in ranks.items()})
+        return found, save(figure, self.folder.figures_path / "calibration.png")
 
     def plot(self) -> list[Path]:
         """Draw the learning curve and the story's figures; return the pictures' paths."""
@@ -366,17 +487,37 @@ class Run:
         folder = self.folder.figures_path
         return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
-    def _data_folder(self) -> str | Path | None:
+    def _given_guide(self) -> str | Callable:
+        """The guide it was opened with, else the name or path that it was trained with."""
+        named: str = self.config["guide"]
+        if self._guide is not None:
+            return self._guide
+        if own.is_path(named) or named in self.story.guides:
+            return named
+        raise UserError(
+            f"{self.path} was trained with a guide that has no import path, {named}: open it with "
+            "zoo.open_run(..., guide=...), or train it with --guide package.module:NAME."
+        )
+
+    def data_folder(self) -> str | Path | None:
         """Where the data are: as told, else where they were, else where the variable says."""
         before = self.config["data_dir"]
         there = before if before and Path(before).is_dir() else None
         return there if self._data_dir is None else self._data_dir
 
 
-def check_seed(seed: int) -> None:
-    """Raise a `UserError` unless torch takes a seed, and the next one, which the guide has."""
-    if not (isinstance(seed, Integral) and 0 <= seed < 2**63 - 1):
-        raise UserError(f"--seed must be a whole number from 0 to 2**63 - 2; got {seed!r}.")
+def _name_of_guide(recipe: str, story: Story, guide: Any) -> str:
+    """What a run keeps of a guide: its name or import path, else what no name can be."""
+    if isinstance(guide, str):
+        if own.is_path(guide) or guide in story.guides:
+            return guide
+        raise UserError(
+            f"{recipe} has no guide {guide!r}: {did_you_mean(guide, story.guides, '')} "
+            f"Its guides are {', '.join(story.guides)}."
+        )
+    if not callable(guide):
+        raise UserError(f"a guide is the name of one or a program; got {guide!r}.")
+    return own.path_of(guide) or f"{own.name_of(guide)} (object)"
 
 
 def _stored(story: Story) -> dict[str, Any]:

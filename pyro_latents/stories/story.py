@@ -10,32 +10,45 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from matplotlib.figure import Figure
 from pyro.infer import ELBO
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_latents.checks.splits import HonestSplit, half_images
 from pyro_latents.data.batches import Batches, BatchMaker, Plain
 from pyro_latents.data.examples import Splits
-from pyro_latents.data.sources import SHAPES
+from pyro_latents.data.sources import SHAPES, named
 from pyro_latents.errors import UserError
-from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.bound import bound_by_point
 from pyro_latents.evaluation.codes import prior_means, reconstructions
-from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
+from pyro_latents.evaluation.evidence import (
+    Evidence,
+    ImportanceSampling,
+    log_evidence_of_batches,
+)
+from pyro_latents.evaluation.verdict import CHAINS, GUIDE, SMOOTHED, verdicts
 from pyro_latents.fields import NotNegative, Positive, check_fields
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.losses import TraceAnalytic_ELBO
 from pyro_latents.plots import image_rows
-from pyro_latents.text import did_you_mean
-from pyro_latents.training.plan import Plan, adam
+from pyro_latents.stories.transformation import Transformation
+from pyro_latents.stories.vectors import picture_of_vectors
+from pyro_latents.training.plan import Phase, Plan, Schedule, adam, falling, halving, muon
+
+# Numbers by name; a tensor of shape `points` is what each data point has.
+Metrics = dict[str, float | Tensor]
 
 # Images in a row of a figure.
 COLUMNS = 12
+# Metrics that are told with their standard errors.
+OF_LOG_PROBABILITIES = ("elbo", "log_likelihood")
+# Of fields that are no options: they follow from others.
+FOLLOWS = {"option": False}
 
 
 class Parts:
@@ -47,7 +60,15 @@ class Parts:
             arguments and latent sites.
         seed: Of the initial parameters, the batches and all draws.
         load: Loads the data.
+
+    Attributes:
+        is_frozen: Whether the model is that of another run, and stays as it is.
+        stand_in: What the model is built around in the place of the data, where all that it takes
+            from them is overwritten by a checkpoint.
     """
+
+    is_frozen = False
+    stand_in: Splits | None = None
 
     def __init__(
         self, story: Story, guide: str | Callable, *, seed: int, load: Callable[[], Splits]
@@ -57,6 +78,11 @@ class Parts:
         self._guide = guide
         self._load = load
         self._device = torch.device("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        """Where programs and data are."""
+        return self._device
 
     @cached_property
     def splits(self) -> Splits:
@@ -68,7 +94,7 @@ class Parts:
         """The generative model, with its initial parameters."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            return self.story.build_model(lambda: self.splits)
+            return self.story.build_model(lambda: self.stand_in or self.splits)
 
     @cached_property
     def guide(self) -> Any:
@@ -148,14 +174,22 @@ class Story(ABC):
     of its recipes is an instance, whose defaults are the paper's.
 
     Args:
-        data: Name of the data source (`pyro_latents.data.sources`).
+        data: Name of the data set, or the path of data of one's own: a .npy or .npz file, or a
+            folder of images.
         epochs: Passes over the training data.
         batch_size: Data points in a gradient step, over all devices together.
+        optimizer: Adam for all parameters, or Muon for the matrices of layers where they are small
+            (`pyro_latents.training.muon`), and Adam for the rest.
         learning_rate: Step size of Adam.
-        halve_every: Epochs after which the learning rate is halved, again and again; 0 for never.
+        matrix_learning_rate: Step size of Muon.
+        schedule: Whether learning rates ``halve`` every so many epochs, or ``fall`` to zero at the
+            end of the training after a tenth of it in which they rise.
+        halve_every: Epochs after which learning rates are halved, again and again; 0 for never.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         patience: Epochs without a better validation loss after which training stops; 0 for never.
-        validation: Training images set apart to watch the loss on.
+        validation: Training images set apart to watch the loss on; of data of one's own, a tenth
+            of them at most.
+        data_shape: The shape of one of the points of one's own data, which is read off them.
     """
 
     name: ClassVar[str]
@@ -167,17 +201,24 @@ class Story(ABC):
     data: str
     epochs: Positive[int] = 20
     batch_size: Positive[int] = 100
+    optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: Positive[float] = 1e-3
+    matrix_learning_rate: Positive[float] = 0.02
+    schedule: Literal["halve", "fall"] = "halve"
     halve_every: NotNegative[int] = 0
     gradient_clip: NotNegative[float] = 0.0
     patience: NotNegative[int] = 0
     validation: NotNegative[int] = 10_000
+    # No option: it goes with the data.
+    data_shape: tuple[int, ...] = field(default=(), metadata=FOLLOWS)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.data not in SHAPES:
-            near = did_you_mean(self.data, SHAPES)
-            raise UserError(f"there is no data set {self.data!r}: {near}")
+        if self.data in SHAPES:
+            object.__setattr__(self, "data_shape", ())
+        elif not self.data_shape:
+            for name, value in zip(("data", "data_shape"), named(self.data), strict=True):
+                object.__setattr__(self, name, value)
         if self.patience and not self.validation:
             raise UserError("--patience watches the validation loss: give --validation as well.")
 
@@ -192,7 +233,7 @@ class Story(ABC):
     @property
     def x_shape(self) -> tuple[int, ...]:
         """The shape of one data point."""
-        return SHAPES[self.data]
+        return self.data_shape or SHAPES[self.data]
 
     @abstractmethod
     def build_model(self, splits: Callable[[], Splits]) -> nn.Module:
@@ -211,20 +252,31 @@ class Story(ABC):
         return Plain(getattr(splits, split))
 
     def build_plan(self, parts: Parts) -> Plan:
-        """Return the plan of the training: here Adam on everything, at halved rates."""
+        """Return the plan of the training: here every step is of all parameters."""
+        programs, rate = (parts.model, parts.guide), self.learning_rate
+        if self.optimizer == "adam":
+            return Plan(
+                partial(adam, *programs, learning_rate=rate), schedule=self.build_schedule()
+            )
+        rates = {"learning_rate": rate, "matrix_learning_rate": self.matrix_learning_rate}
         return Plan(
-            lambda: adam(parts.model, parts.guide, learning_rate=self.learning_rate),
-            halve_every=self.halve_every,
+            partial(muon, *programs, **rates),
+            phases={"all": Phase(("matrices", "others"))},
+            schedule=self.build_schedule(),
         )
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
+    def build_schedule(self) -> Schedule:
+        """Return how the learning rates change in the course of the training."""
+        return falling if self.schedule == "fall" else halving(self.halve_every)
+
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
         """Return what `pyro-latents evaluate` reports of trained parts, by name.
 
         The batches are those of the test data; the marginal likelihood is estimated by sampling.
+        What each data point has a value of is a tensor of shape `points`, of which the mean is
+        reported, and the differences of two runs have a standard error.
         """
-        terms = bound_terms(parts.model, parts.guide, batches, seed=parts.seed)
+        terms = bound_by_point(parts.model, parts.guide, batches, seed=parts.seed)
         found = log_evidence_of_batches(
             parts.model,
             parts.guide,
@@ -233,19 +285,12 @@ class Story(ABC):
             points=sampling.points,
             seed=parts.seed,
         )
-        return {
-            **terms,
-            "log_likelihood": found.log_evidence.mean().item(),
-            "log_likelihood_particles": sampling.particles,
-            "log_likelihood_points": len(found.log_evidence),
-            "k_hat_above_0.7": 100 * (found.k_hat > 0.7).double().mean().item(),
-            "effective_sample_size": found.ess.mean().item(),
-        }
+        return {**terms, **of_evidence(found, sampling.particles)}
 
     def figures(self, parts: Parts) -> dict[str, Figure]:
         """Return the pictures that `pyro-latents plot` draws of trained parts, by file name."""
         if len(self.x_shape) != 3:
-            return {}
+            return {"points": picture_of_vectors(*self.alone(parts), parts.splits.test)}
         batch = parts.first_batch("test", size=COLUMNS)
         rows = {
             "test images": batch[0],
@@ -270,8 +315,20 @@ class Story(ABC):
             seed=seed,
         )
 
+    def alone(self, parts: Parts) -> tuple[Any, Any]:
+        """Return a model and a guide that are called with data points alone.
+
+        A run in Python encodes and draws with them. Here they are the story's own: one whose
+        programs take more than ``x`` returns others, or has defaults for what is left out.
+        """
+        return parts.model, parts.guide
+
+    def build_transformation(self, parts: Parts) -> Transformation | None:
+        """Return what moves the content of a data point, or None where nothing does."""
+        return None
+
     def image_pair(self, parts: Parts) -> tuple[Callable, Callable] | None:
-        """Return a model and a guide that are called with images alone, or None if there are none.
+        """Return the programs of images `alone`, or None if there are none.
 
         `pyro-latents check` turns images with them. A refined guide is given without refinement:
         it is the encoder that may or may not turn along.
@@ -291,3 +348,41 @@ class Story(ABC):
                 f"the networks of {self.name} take images of {taken}; those of {self.data} have "
                 f"{side} x {side}."
             )
+
+
+def of_evidence(found: Evidence, particles: int) -> Metrics:
+    """Return what is reported of the marginal likelihood of data points by so many particles.
+
+    The last three are the shares of the data points whose posterior the guide's draws stand for as
+    they are, when smoothed weights choose among them, and not at all (`evaluation.verdict`).
+    """
+    kinds = verdicts(found.k_hat, found.ess, particles)
+    return {
+        "log_likelihood": found.log_evidence,
+        "log_likelihood_particles": particles,
+        "log_likelihood_points": len(found.log_evidence),
+        "k_hat_above_threshold": 100.0 * found.is_unreliable(particles),
+        "effective_sample_size": found.ess,
+        "posterior_by_guide": 100.0 * (kinds == GUIDE),
+        "posterior_by_smoothing": 100.0 * (kinds == SMOOTHED),
+        "posterior_needs_chains": 100.0 * (kinds == CHAINS),
+    }
+
+
+def standard_errors(metrics: Metrics) -> dict[str, float]:
+    """Return the standard errors of the means of log-probabilities over the data points."""
+    found = {}
+    for name in OF_LOG_PROBABILITIES:
+        values = metrics.get(name)
+        if isinstance(values, Tensor) and len(values) > 1:
+            error = values.double().std() / len(values) ** 0.5
+            found[f"{name}_se"] = error.item()
+    return found
+
+
+def averages(metrics: Metrics) -> dict[str, float]:
+    """Return metrics with the means over the data points in the place of their values."""
+    return {
+        name: value.double().mean().item() if isinstance(value, Tensor) else value
+        for name, value in metrics.items()
+    }

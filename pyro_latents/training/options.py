@@ -18,7 +18,7 @@ class FitOptions:
         nodes: Number of machines, with as many devices each.
         accelerator: Lightning's name of the device kind: ``auto``, ``cpu``, ``gpu``.
         precision: Lightning's name of the number format, such as ``32-true``.
-        compile: Whether encoders and decoders are compiled (`compile_networks`).
+        eager: Whether every step is run by the programs, and none captured as a graph.
         tensorboard: Whether to write TensorBoard's event files as well.
         progress: Whether to show a progress bar.
     """
@@ -29,7 +29,7 @@ class FitOptions:
     nodes: int = 1
     accelerator: str = "auto"
     precision: str = "32-true"
-    compile: bool = False
+    eager: bool = False
     tensorboard: bool = False
     progress: bool = True
 

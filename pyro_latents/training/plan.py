@@ -13,7 +13,14 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from pyro_latents.training.muon import Muon, matrices
+
 Optimizers = Mapping[str, Optimizer]
+# The factor of the first learning rates at a step: of it, the steps of an epoch, and those in all.
+Schedule = Callable[[int, int, int], float]
+
+# The share of a training in which falling rates first rise.
+WARM_UP = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,17 @@ class Weight:
     value: Tensor = field(default_factory=lambda: torch.ones(()))
 
 
+def halving(every: int) -> Schedule:
+    """Halve the rates after so many epochs, again and again; 0 for never."""
+    return lambda step, epoch, last: 0.5 ** (step // epoch // every) if every else 1.0
+
+
+def falling(step: int, epoch: int, last: int) -> float:
+    """Let the rates rise for a tenth of a training, and then fall to zero at its end."""
+    done = (step + 1) / (last + 1)
+    return min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+
+
 @dataclass(frozen=True)
 class Plan:
     """The whole of a training; what a step does is a function of its number and nothing else.
@@ -80,9 +98,8 @@ class Plan:
         phases: The phases by name.
         phase_of: The name of the phase of a step, counted from 0.
         weights: What is set before each step.
-        halve_every: Epochs after which all learning rates are halved, again and again; 0 for
-            never.
-        rates: The factor of an optimiser's first learning rate at a step, by its name.
+        schedule: The factor of all learning rates but those of tried steps.
+        rates: A further factor at a step, by the name of the optimiser.
         milestones: What is done before a step, by its number: to set what depends on the data.
         before_keeping: Done before the best and the last parameters are saved: to leave what
             depends on them and on the data.
@@ -94,7 +111,7 @@ class Plan:
     phases: Mapping[str, Phase] = field(default_factory=lambda: {"all": Phase(("all",))})
     phase_of: Callable[[int], str] = lambda step: "all"
     weights: Sequence[Weight] = ()
-    halve_every: int = 0
+    schedule: Schedule = halving(0)
     rates: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
     milestones: Mapping[int, Callable[[], None]] = field(default_factory=dict)
     before_keeping: Callable[[], None] | None = None
@@ -102,9 +119,33 @@ class Plan:
 
 
 def adam(*programs: Any, learning_rate: float) -> dict[str, Optimizer]:
-    """Return one optimiser, ``all``, of every parameter of models and guides."""
+    """Return one optimiser, ``all``, of every parameter of models and guides that has a gradient.
+
+    A model that came from another run has none.
+    """
+    return {"all": _adam(_learned(programs), learning_rate)}
+
+
+def muon(
+    *programs: Any, learning_rate: float, matrix_learning_rate: float
+) -> dict[str, Optimizer]:
+    """Return Muon of the ``matrices`` of layers, and Adam of the ``others``."""
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    weights = list(matrices(*modules))
+    apart = {id(weight) for weight in weights}
+    others = [p for p in _learned(programs) if id(p) not in apart]
+    return {
+        "matrices": Muon(weights, lr=matrix_learning_rate),
+        "others": _adam(others, learning_rate),
+    }
+
+
+def _adam(parameters: list[nn.Parameter], learning_rate: float) -> Adam:
     # The fused form is the same update and saves much of its time.
+    return Adam(parameters, lr=learning_rate, fused=True)
+
+
+def _learned(programs: Sequence[Any]) -> list[nn.Parameter]:
     # A guide of the user's own may be a function.
     modules = [program for program in programs if isinstance(program, nn.Module)]
-    parameters = list(nn.ModuleList(modules).parameters())
-    return {"all": Adam(parameters, lr=learning_rate, fused=True)}
+    return [p for p in nn.ModuleList(modules).parameters() if p.requires_grad]

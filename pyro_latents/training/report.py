@@ -1,5 +1,6 @@
 """What a training tells the person who watches it, on the error stream and nowhere else."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -25,6 +26,7 @@ class Report:
         self._lines = shown and not on_terminal()
         self._steps, self._next = steps, done
         self._bar: tqdm | None = None
+        self._told: set[str] = set()
         if shown and not self._lines:
             self._bar = bar(initial=done, total=steps, unit="step")
 
@@ -35,6 +37,16 @@ class Report:
         if number % READ_EVERY == 0:
             self._bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
         self._bar.update()
+
+    def uncaptured(self, reasons: Mapping[str, str]) -> None:
+        """Tell once of each phase why its steps are run by the programs."""
+        for phase in [name for name in reasons if name not in self._told]:
+            self._told.add(phase)
+            line = f"steps are not captured ({phase}): {reasons[phase]}"
+            if self._bar is not None:
+                self._bar.write(line, file=Lenient())
+            elif self._lines:
+                print(line, file=Lenient(), flush=True)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Tell of an epoch where there is no bar: of the first, the last, and some between."""

@@ -1,5 +1,7 @@
 """The loss of one batch, as a module that owns model and guide."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.errors import UserError
+from pyro_latents.losses.captured import captured
 from pyro_latents.programs import local_parameters
 from pyro_latents.training.non_finite import first_non_finite_site
 from pyro_latents.training.plan import Phase
@@ -18,6 +21,9 @@ from pyro_latents.training.plan import Phase
 # Pyro's checks of shapes, supports and parameters cost milliseconds a step. What is wrong with a
 # model or its data shows in the first steps; after them the loss alone is watched.
 CHECKED_STEPS = 10
+# Capturing takes as long as hundreds of steps gain by it, and changes the last digit of some
+# losses: from which step on is the same for every training, however often it is resumed.
+CAPTURED_FROM = 100
 
 
 class Objective(nn.Module):
@@ -36,6 +42,7 @@ class Objective(nn.Module):
         phase: The phase of the next call, None for the whole objective.
         seeds: What the random state of the next call is made of, beside the seed.
         held: What the latest call of a phase with a trial drew, for `terms_at`.
+        capturing: Whether losses with a gradient are captured.
     """
 
     def __init__(self, model: Any, guide: Any, loss: ELBO, seed: int) -> None:
@@ -47,7 +54,21 @@ class Objective(nn.Module):
         self.phase: Phase | None = None
         self.seeds: tuple[int, ...] = ()
         self.held: Any = None
+        self.capturing = False
         self._calls = 0
+        self._captured: dict[int, captured] = {}
+
+    def train(self, mode: bool = True) -> Objective:
+        """Set the mode of the programs; a model without a gradient stays in evaluation mode.
+
+        So do the parts of it that its guide has as well.
+        """
+        super().train(mode)
+        if isinstance(self.model, nn.Module) and not any(
+            parameter.requires_grad for parameter in self.model.parameters()
+        ):
+            self.model.eval()
+        return self
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """Return named terms that add to the loss of the batch.
@@ -64,6 +85,10 @@ class Objective(nn.Module):
                 if self.phase is not None and self.phase.trial is not None:
                     terms, self.held = loss.hold(model, guide, *batch)
                     return terms
+                if self.capturing:
+                    # Captured anew for each phase, which is there as long as the plan is.
+                    step = captured(loss, model, guide)
+                    return {"loss": self._captured.setdefault(id(self.phase), step)(*batch)}
                 return {"loss": loss.differentiable_loss(model, guide, *batch)}
         except ValueError as error:
             # Parameters that are not finite fail the validation of a distribution.

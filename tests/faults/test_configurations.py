@@ -25,7 +25,7 @@ FILES = {
     "a tag of a class": (b"!!python/object:builtins.dict {}", READ),
     "another file that is not there": (b"config: other.yaml", "File does not exist"),
     "an unknown option": (b"stepps: 3", "unknown option stepps: did you mean --steps"),
-    "an option of another story": (b"zeta_1: 3", "unknown option zeta_1"),
+    "an option of another story": (b"zeta_p: 3", "unknown option zeta_p"),
     "an option within another": (b"a:\n  z_dim: 3", "unknown option a.z_dim"),
     "a number for a name": (b"3: 4", "Key must be a string, got: 3"),
     "null for a name": (b"null: 4", "Key must be a string, got: None"),
@@ -55,7 +55,7 @@ FILES = {
     "a list for a folder": (b"out: [a]", "--out: give a word; got ['a']"),
     "a list for the data": (b"data_dir: [1]", "--data-dir: give a word; got [1]"),
     "maybe": (b"resume: maybe", "--resume must be true or false; got 'maybe'"),
-    "a number for a flag": (b"compile: 3", "--compile must be true or false; got 3"),
+    "a number for a flag": (b"eager: 3", "--eager must be true or false; got 3"),
 }
 TRAIN = f"train vae-digits --steps 1 {SMALL.replace('--hidden-dims [8] ', '')}"
 

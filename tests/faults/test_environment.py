@@ -149,7 +149,6 @@ SURROUNDINGS = {
         "cannot train with --accelerator cpu --devices 2 --nodes 1",
     ),
     "torchrun with other ranks": (TORCHRUN, "--devices 2", "does not match the world size (4)"),
-    "no compiler": ({"CXX": "/nowhere"}, "--compile", "--compile needs a C++ compiler"),
     "data that are nowhere": (
         {"PYRO_LATENTS_DATA": "/nowhere"},
         "--data mnist",

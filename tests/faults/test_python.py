@@ -119,7 +119,7 @@ CALLS = {
         lambda: FitOptions(steps=1, precision=32),
         "--precision must be a word",
     ),
-    "a word for a flag": (lambda: FitOptions(steps=1, compile="yes"), "--compile must be true or"),
+    "a word for a flag": (lambda: FitOptions(steps=1, eager="yes"), "--eager must be true or"),
     "an empty guide": (
         lambda: small(guide=lambda x: None).train("run", steps=1, **QUIET),
         "the guide does not sample 'z', latent in the model",

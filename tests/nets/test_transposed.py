@@ -1,10 +1,10 @@
-"""The quick transposed convolution is PyTorch's, values and gradients."""
+"""The quick convolutions are PyTorch's, values and gradients."""
 
 import pytest
 import torch
 from torch import nn
 
-from pyro_latents.nets.conv import TransposedConv
+from pyro_latents.nets.conv import Conv, TransposedConv
 
 pytestmark = pytest.mark.usefixtures("float64")
 LAYERS = [
@@ -23,9 +23,31 @@ LAYERS = [
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("channels", "out", "size", "options"), LAYERS)
 def test_it_is_pytorchs_transposed_convolution(channels, out, size, options, layout):
-    torch.manual_seed(0)
     ours = TransposedConv(channels, out, 4, **options)
-    theirs = nn.ConvTranspose2d(channels, out, 4, **options)
+    assert_same(ours, nn.ConvTranspose2d(channels, out, 4, **options), channels, size, layout)
+
+
+TO_ONE_PIXEL = [
+    # size, options
+    (3, {"stride": 2, "padding": 1}),
+    (3, {"stride": 2, "padding": 1, "bias": False}),
+    (4, {}),
+    (4, {"padding": 1}),
+    (2, {"stride": 3, "padding": 1}),
+    (3, {"stride": 2, "padding": 1, "padding_mode": "circular"}),
+    (7, {"stride": 2, "padding": 1}),
+]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("size", "options"), TO_ONE_PIXEL)
+def test_a_convolution_to_one_pixel_is_pytorchs(size, options, layout):
+    ours = Conv(6, 5, 4, **options)
+    assert_same(ours, nn.Conv2d(6, 5, 4, **options), 6, size, layout)
+
+
+def assert_same(ours, theirs, channels, size, layout):
+    torch.manual_seed(0)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(3, channels, size, size)
     found = []

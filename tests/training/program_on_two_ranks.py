@@ -13,8 +13,8 @@ import pyro_latents.files
 import pyro_latents.training.checkpoint
 from pyro_latents.cli import main
 from pyro_latents.errors import UserError
-from pyro_latents.training.loop import Loop
 from pyro_latents.training.step import Objective
+from pyro_latents.training.steps import Steps
 
 OUT = Path(sys.argv[1])
 # Lightning sets it for the second rank only.
@@ -23,8 +23,8 @@ WRITTEN = OUT / f"written-{RANK}.txt"
 WRITTEN.touch()
 
 write = pyro_latents.files.write_atomically
-value_now = Loop._value_now
-try_step = Loop._try
+value_now = Steps._value_now
+try_step = Steps._try
 tried: list[dict] = []
 
 
@@ -57,12 +57,13 @@ def train(recipe, out, *options):
 
 pyro_latents.files.write_atomically = noted_write
 pyro_latents.training.checkpoint.write_atomically = noted_write
-Loop._value_now = value_that_is_worse_on_one_rank
-Loop._try = noted_try
+Steps._value_now = value_that_is_worse_on_one_rank
+Steps._try = noted_try
 
 digits = ["--networks", "dense", "--guide", "delta"]
 train("vae-digits", "whole", *digits, "--steps", "16")
 train("vae-digits", "from-two", *digits, "--steps", "5")
+train("vae-digits", "captured", *digits, "--steps", "104")
 train("vae-digits", "from-one", *digits, "--steps", "16", "--resume")
 phases = ["--warm-up", "2", "--network-steps", "1", "--operator-steps", "3", "--candidates", "0"]
 small = ["--limit-train", "90", "--validation", "0", "--search", "local", "--restarts", "1"]

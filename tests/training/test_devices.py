@@ -66,6 +66,11 @@ def test_two_processes_train_like_one(folders, one_process, run):
     assert_like(folders[0] / run, one_process)
 
 
+def test_two_processes_train_like_one_when_their_steps_are_captured(folders, tmp_path):
+    whole = train(tmp_path / "run", steps=104, eager=True)
+    assert_like(folders[0] / "captured", whole)
+
+
 def test_a_run_of_two_processes_is_resumed_by_one(folders, one_process):
     train(folders[0] / "from-two", steps=16, resume=True)
     assert_like(folders[0] / "from-two", one_process)

@@ -9,8 +9,8 @@ from pyro_latents import SVI, zoo
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.errors import UserError
 from pyro_latents.runs.recipe import _ONE_AT_A_TIME
-from pyro_latents.training import loop
 from pyro_latents.training.step import Objective
+from pyro_latents.training.steps import Steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:Encountered")
 
@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_names_its_step(tmp_path, monkeypatch, when):
         if hasattr(recipe.model.decoder, "__getitem__")
         else (next(recipe.model.decoder.parameters()))
     )
-    begin = loop.Loop._begin
+    begin = Steps.begin
 
     def breaking(self, step):
         if step == when:
@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_finite_names_its_step(tmp_path, monkeypatch, when):
                 weight.fill_(torch.nan)
         return begin(self, step)
 
-    monkeypatch.setattr(loop.Loop, "_begin", breaking)
+    monkeypatch.setattr(Steps, "begin", breaking)
     with pytest.raises(UserError, match=rf"the loss is nan at step {when}: .* 'x' in the model"):
         train(recipe, tmp_path / "run", steps=120)
 

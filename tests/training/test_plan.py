@@ -7,7 +7,7 @@ from pyro_latents.training import loop
 from pyro_latents.training.checkpoint import read_checkpoint
 from pyro_latents.training.hardware import build_fabric
 from pyro_latents.training.options import FitOptions
-from pyro_latents.training.plan import Phase, Plan, Trial, Weight
+from pyro_latents.training.plan import Phase, Plan, Trial, Weight, falling, halving
 
 FAST = {"warm_up": 3, "network_steps": 2, "operator_steps": 2, "candidates": 0}
 
@@ -175,7 +175,7 @@ def test_weights_and_rates_follow_the_epochs_and_are_whole_at_the_end(tmp_path):
     plan = Plan(
         lambda: {"all": optimizer},
         weights=[weight],
-        halve_every=1,
+        schedule=halving(1),
         rates={"all": lambda step: 1.0 if step < 3 else 0.1},
     )
     parts = Parts(plan, Seeing(parameter, []), count=2)
@@ -184,6 +184,12 @@ def test_weights_and_rates_follow_the_epochs_and_are_whole_at_the_end(tmp_path):
     assert weights == (0.0, 0.5, 1.0, 1.5)
     assert rates == pytest.approx((0.1, 0.1, 0.05, 0.005))
     assert weight.value.item() == 1.0
+
+
+def test_falling_rates_rise_for_a_tenth_and_end_near_zero():
+    rates = [falling(step, 7, 99) for step in range(99)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert rates[9:] == pytest.approx([n / 90 for n in range(90, 0, -1)])
 
 
 def test_milestones_come_before_their_step_and_the_end_before_the_last_checkpoint(tmp_path):

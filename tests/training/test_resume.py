@@ -46,6 +46,15 @@ def test_a_resumed_run_is_that_which_did_not_stop(tmp_path, first):
     assert_equal(whole, train(tmp_path / "parts", steps=36, resume=True))
 
 
+def test_rates_that_fall_go_on_falling_to_the_same_end(tmp_path):
+    def recipe():
+        return zoo.recipe("vae-digits", networks="dense", schedule="fall")
+
+    recipe().train(tmp_path / "run", steps=17, progress=False, accelerator="cpu")
+    with pytest.raises(UserError, match="fall to zero at step 17, not 36"):
+        recipe().train(tmp_path / "run", steps=36, resume=True, progress=False)
+
+
 def test_a_killed_run_is_resumed_exactly(tmp_path):
     whole = train(tmp_path / "whole", epochs=40)
     command = [sys.executable, "-m", "pyro_latents", "train", "vae-digits", "--epochs", "40"]

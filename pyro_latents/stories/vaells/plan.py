@@ -100,8 +100,8 @@ class PhasedStory(Story):
             paper's single draw.
         linear_start: Whether encoder and decoder begin as linear maps, to the data's principal
             components and back. Of dense networks only.
-        even_codes: Whether the last layer of the encoder begins such that codes have mean zero
-            and the same spread in all directions.
+        even_codes: Whether the last layer of the encoder begins such that codes have the same
+            spread in all directions.
         fit_at: Step before which width and rate of the prior are fitted by likelihood
             (`pyro_latents.stories.vaells.fit`), and from which on they are those of the fit; 0 to
             keep them.
@@ -272,14 +272,13 @@ def linear_start(model: Any, x: Tensor) -> None:
 
 
 def even_codes(model: Any, x: Tensor) -> None:
-    """Change the encoder's last layer such that codes of `x` have mean zero and even spread.
+    """Change the encoder's last layer such that codes of `x` have an even spread about their mean.
 
-    Half the usual unit variance: entries of points on a circle are then within [-1, 1].
+    Half the usual unit variance: entries of points on a circle are then within [-1, 1]. Paths go
+    about zero, and nothing says that data do so about their mean: zero stays where it is.
     """
     last = [m for m in model.encoder.modules() if isinstance(m, nn.Linear)][-1]
-    codes = model.encoder(x)
-    mean = codes.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov(codes.T, correction=0))
+    values, vectors = torch.linalg.eigh(torch.cov(model.encoder(x).T, correction=0))
     root = (vectors / (2 * values).sqrt()) @ vectors.T
     last.weight.copy_(root @ last.weight)
-    last.bias.copy_(root @ (last.bias - mean))
+    last.bias.copy_(root @ last.bias)
