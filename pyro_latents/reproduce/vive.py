@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 RAW = "raw pixels"
 COSTS = ["PCA", "VAE", RAW, "Affine-TVAE", "TPS-TVAE", "Affine-DTVAE"]
 TURNS: dict[str, Any] = {"warp": "affine5", "num_turns": 8}
+POLAR: dict[str, Any] = {"warp": "affine5", "localiser": "polar"}
 UPRIGHT = ("mnist", "digits")
 TABLE1 = [
     # kind, size; mean and standard deviation over nine folds, test accuracy: the thesis' table 1
@@ -154,27 +156,32 @@ def rotated(context: Context) -> Result:
     posed = ("Affine-TVAE", "Affine-DTVAE")
     jobs = [job_of(context, kind, 20) for kind in ("VAE", *posed)]
     jobs += [job_of(context, kind, 20, suffix=", turns", **TURNS) for kind in posed]
+    jobs.append(job_of(context, "Affine-DTVAE", 20, suffix=", polar", **POLAR))
     rows = []
     for job, parts in zip(jobs, context.train(jobs), strict=True):
         test = parts.splits.test.take(slice(count))
-        found = equivariance(
-            test.extras["upright"], partial(pose_angle, parts), partial(reference, parts)
-        )
-        turned = [found.within, found.pooled] if hasattr(parts.model, "warp") else [None, None]
+        following = partial(pose_angle, parts), partial(reference, parts)
+        found = equivariance(test.extras["upright"], *following, test.y)
+        of_class = fmean(found.by_class), min(found.by_class)
+        turned: list[float | None] = [None] * 4
+        if hasattr(parts.model, "warp"):
+            turned = [found.within, *of_class, found.pooled]
         ratio = found.reference_change / found.input_change
         rows.append([job.label, *turned, found.input_change, found.reference_change, ratio])
+    columns = ["model", "within a digit", "within a class", "worst class", "pooled"]
     return Result(
         title="Rotated test digits: circular correlation of pose and angle, and what changes",
-        columns=["model", "within a digit", "pooled", "input mse", "reference mse", "ratio"],
+        columns=[*columns, "input mse", "reference mse", "ratio"],
         rows=rows,
         settings=settings_of(context, test_images=count, angles=36),
         notes=[
             "Each test digit is turned by 0, 10, ..., 350 degrees. Mean squared changes are from "
             "the upright digit and from its reference image; of the VAE, which has no pose, the "
             "reconstruction is the reference image.",
-            "Without `turns` the pose is all six numbers of the matrix, as in the thesis; with it "
-            "five, the angle among them, chosen from eight turns for each image: else half-turned "
-            "digits are local optima.",
+            "Without `turns` or `polar` the pose is all six numbers of the matrix, as in the "
+            "thesis; with them five, the angle among them. `turns` chooses from eight turns for "
+            "each image, else half-turned digits are local optima; `polar` has an angle that "
+            "turns along with the image, and searches nothing.",
         ],
     )
 

@@ -65,3 +65,12 @@ def test_references_that_differ_between_images_lower_the_pooled_figure_only():
     found = equivariance(bars(), lambda x: direction(x) + offset, lambda x: x)
     assert found.within > 0.999
     assert found.pooled < 0.3
+    assert found.by_class == ()
+
+
+def test_references_in_common_within_a_class_are_seen_by_class():
+    offset, y = torch.tensor([0.0, 2.0, 0.0, 4.0]), torch.tensor([1, 7, 1, 7])
+    found = equivariance(bars(4), lambda x: direction(x) + offset, lambda x: x, y)
+    first, second = found.by_class
+    assert first > 0.999
+    assert second < 0.7

@@ -27,12 +27,14 @@ class Equivariance:
             inferred pose, the mean over the images.
         pooled: The same over all images and angles together: it also asks that the reference pose
             is upright for every image.
+        by_class: The same over all images of a class, by class; empty without labels.
         input_change: The mean squared change of a pixel of the turned image from the upright one.
         reference_change: The same of the reference image that was inferred.
     """
 
     within: float
     pooled: float
+    by_class: tuple[float, ...]
     input_change: float
     reference_change: float
 
@@ -41,6 +43,7 @@ def equivariance(
     images: Tensor,
     pose_angle: Callable[[Tensor], Tensor],
     reference: Callable[[Tensor], Tensor],
+    y: Tensor | None = None,
 ) -> Equivariance:
     """Turn images all the way round and see what follows.
 
@@ -49,6 +52,7 @@ def equivariance(
         pose_angle: Maps images to the angle of their inferred pose in radians, `batch`, counted
             in either direction.
         reference: Maps images to what should not change, `batch channels height width`.
+        y: The classes of the images, integers of shape `batch`, if they are known.
     """
     turns = torch.arange(ANGLES, device=images.device) * (2 * torch.pi / ANGLES)
     inferred, input_change, reference_change = [], 0.0, 0.0
@@ -63,9 +67,15 @@ def equivariance(
     turned_by = turns[:, None].expand_as(angles)
     within = circular_correlation(turned_by, angles).mean().item()
     pooled = circular_correlation(turned_by.flatten(), angles.flatten()).item()
+    of_classes = [y == label for label in y.unique()] if y is not None else []
+    by_class = tuple(
+        circular_correlation(turned_by[:, chosen].flatten(), angles[:, chosen].flatten()).item()
+        for chosen in of_classes
+    )
     # The first angle moves nothing.
     moved = ANGLES - 1
-    return Equivariance(within, pooled, input_change / moved, reference_change / moved)
+    changes = input_change / moved, reference_change / moved
+    return Equivariance(within, pooled, by_class, *changes)
 
 
 def circular_correlation(a: Tensor, b: Tensor) -> Tensor:

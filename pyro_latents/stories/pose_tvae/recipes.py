@@ -30,6 +30,7 @@ from pyro_latents.guides.families import (
     MeanField,
     PointMass,
 )
+from pyro_latents.guides.pose_polar import PolarDTVAE, PolarLocaliser
 from pyro_latents.guides.pose_search import TurnSearch
 from pyro_latents.guides.pose_tvae import DTVAE, TVAE, JointTVAE, PoseGuide, pose_family
 from pyro_latents.guides.refined import Refined, unrefined
@@ -37,7 +38,7 @@ from pyro_latents.models.pose_tvae import PoseTVAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
 from pyro_latents.stories.story import Parts, Story
-from pyro_latents.training.plan import Plan
+from pyro_latents.training.plan import Phase, Plan
 from pyro_latents.warps import Affine5, Affine6, Border, ThinPlateSpline, Warp
 
 PRIORS: dict[str, Callable[[int], PosePrior]] = {
@@ -176,7 +177,7 @@ class PoseTVAEStory(Story):
             learned = [p for p in programs.parameters() if p.requires_grad]
             return {"all": Adadelta(learned, **ADADELTA)}
 
-        return replace(plan, build_optimizers=build)
+        return replace(plan, build_optimizers=build, phases={"all": Phase(("all",))})
 
     def metrics(
         self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
@@ -194,22 +195,41 @@ class PoseTVAEStory(Story):
 
 @dataclass(frozen=True, kw_only=True)
 class PoseDTVAEStory(PoseTVAEStory):
-    """The DTVAE of Vivé's thesis, with the numbers of the T-VAE."""
+    """The DTVAE of Vivé's thesis, with the numbers of the T-VAE.
+
+    Args:
+        localiser: What the pose is regressed with: the thesis' single ``dense`` layer, or a
+            network whose angle turns along with the image by construction (``polar``,
+            `PolarDTVAE`), for any turn and without a search.
+    """
 
     name = "pose-dtvae"
+
+    localiser: Literal["dense", "polar"] = "dense"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own = (self.warp, self.pose_prior, self.num_turns)
+        if self.localiser == "polar" and own != ("affine5", "none", 1):
+            raise UserError(
+                "--localiser polar infers the angle of a pose without a prior, in one pass: add "
+                "--warp affine5 --pose-prior none --num-turns 1."
+            )
 
     def build_pose_guide(self, model: PoseTVAE, z: FamilyFactory, u: FamilyFactory) -> PoseGuide:
         """Return the double transformer, of families for code and pose."""
         localiser = DenseEncoder(self.x_shape, [LOCALISER_DIM])
         encoder = DenseEncoder(self.x_shape, [self.hidden_dim] * 2)
-        return DTVAE(
-            localiser,
-            encoder,
+        parts: dict[str, Any] = dict(
             z=z(encoder.features_dim, self.z_dim),
             u=self.build_pose_family(u, localiser, model),
             warp=model.warp,
             pose=model.prior.pose,
         )
+        if self.localiser == "polar":
+            polar = PolarLocaliser(self.x_shape)
+            return PolarDTVAE(localiser, encoder, polar=polar, **parts)
+        return DTVAE(localiser, encoder, **parts)
 
 
 RECIPES: dict[str, PoseTVAEStory] = {}
