@@ -11,30 +11,39 @@ import torch
 
 from pyro_latents.data.folders import data_folder
 from pyro_latents.data.sources import load
-from pyro_latents.errors import UserError
+from pyro_latents.errors import UserError, check_seed
 from pyro_latents.files import write_json, write_text
 from pyro_latents.reproduce import (
     connor,
+    connor_aids,
     connor_images,
+    connor_rotated,
     feige,
     feige_figures,
     giannone,
+    giannone_coherence,
+    giannone_floors,
     giannone_transfer,
+    giannone_turns,
     vive,
     vive_ablation,
     vive_figures,
 )
 from pyro_latents.reproduce.experiment import Budget, Context, Experiment, Result, hardware
-from pyro_latents.runs.recipe import check_seed
 from pyro_latents.text import did_you_mean
 
 PAPERS = (
     connor,
+    connor_aids,
     connor_images,
+    connor_rotated,
     feige,
     feige_figures,
     giannone,
+    giannone_coherence,
+    giannone_floors,
     giannone_transfer,
+    giannone_turns,
     vive,
     vive_ablation,
     vive_figures,
