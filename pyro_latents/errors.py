@@ -12,7 +12,7 @@ class UserError(ValueError):
     """
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: int) -> None:
     """Raise a `UserError` unless torch takes a seed, and the next one, which the guide has."""
     if not (isinstance(seed, Integral) and 0 <= seed < 2**63 - 1):
         raise UserError(f"--seed must be a whole number from 0 to 2**63 - 2; got {seed!r}.")

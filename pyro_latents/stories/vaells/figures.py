@@ -38,7 +38,7 @@ def show_orbits(axis: Axes, parts: Parts) -> None:
     shade: Any = {"c": "C0"}
     if colours is not None:
         shade = {"c": colours.cpu().numpy(), "cmap": "viridis"}
-    axis.scatter(*codes.T.numpy(), s=5, **shade)
+    axis.scatter(codes[:, 0].numpy(), codes[:, 1].numpy(), s=5, **shade)
     limits = axis.get_xlim(), axis.get_ylim()
     anchors = model.starts()
     reach = _reach(parts)
