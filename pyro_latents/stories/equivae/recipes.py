@@ -15,7 +15,7 @@ from pyro_latents.checks.splits import HonestSplit, prior_guide
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.distributions.likelihoods import Bernoulli, Normal
-from pyro_latents.evaluation.bound import bound_terms
+from pyro_latents.evaluation.bound import bound_by_point
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import NotNegative, Positive, Share
 from pyro_latents.guides.equivae import EquiVAEGuide
@@ -26,14 +26,15 @@ from pyro_latents.nets.mlp import DenseDecoder
 from pyro_latents.nets.sets import SetEncoder
 from pyro_latents.programs import evaluation_mode
 from pyro_latents.stories.equivae.batches import ClassTable, Complementary, WithSets
-from pyro_latents.stories.equivae.metrics import unlabelled_metrics
+from pyro_latents.stories.equivae.figures import figures
+from pyro_latents.stories.equivae.metrics import infers_labels, unlabelled_metrics
 from pyro_latents.stories.equivae.networks import (
     EquivariantEncoder,
     FeigeDecoder,
     InvariantEncoder,
 )
 from pyro_latents.stories.equivae.objective import SupervisedBound
-from pyro_latents.stories.story import Parts, Story
+from pyro_latents.stories.story import Metrics, Parts, Story
 from pyro_latents.training.plan import Plan
 
 
@@ -140,7 +141,12 @@ class EquiVAEStory(Story):
         return ClassTable(self.labelled(splits), splits.num_classes)
 
     def refresh(self, parts: Parts) -> None:
-        """Set the class means of the model to those of the labelled points."""
+        """Set the class means of the model to those of the labelled points.
+
+        A model that came from another run keeps its own.
+        """
+        if parts.is_frozen:
+            return
         labelled = self.labelled(parts.splits)
         assert labelled.y is not None
         parts.model.refresh_class_means(labelled.x, labelled.y)
@@ -152,22 +158,21 @@ class EquiVAEStory(Story):
         with evaluation_mode(parts.model, parts.guide):
             yield
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
         """Return the bound of labelled points and what is known without the labels.
 
         ``elbo`` and its terms are of `log p(x, y)`, equation (4), with sets of ``m_max``; the
         others are those of `metrics.unlabelled_metrics`.
         """
         with self.measured(parts):
-            bound = bound_terms(parts.model, parts.guide, batches, seed=parts.seed)
+            bound = bound_by_point(parts.model, parts.guide, batches, seed=parts.seed)
             return {**bound, **unlabelled_metrics(parts, batches.examples, sampling)}
 
     def figures(self, parts: Parts) -> dict[str, Figure]:
-        """Draw test images, their reconstructions, and draws of the prior."""
+        """Draw classes in the styles of images, and what every story of images draws."""
         with self.measured(parts):
-            return super().figures(parts)
+            own = figures(parts) if hasattr(parts.guide, "infer") else {}
+            return {**own, **super().figures(parts)}
 
     def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit:
         """Hide the point itself: what is seen is a complementary set of its class.
@@ -180,9 +185,9 @@ class EquiVAEStory(Story):
         model = parts.model.process
         return HonestSplit("member given set of class", model, prior_guide(model), batches)
 
-    def image_pair(self, parts: Parts) -> tuple[Callable, Callable]:
+    def image_pair(self, parts: Parts) -> tuple[Callable, Callable] | None:
         """Return model and guide as they are: without a class, it is inferred."""
-        return parts.model, parts.guide
+        return (parts.model, parts.guide) if infers_labels(parts) else None
 
 
 SVHN: dict[str, Any] = dict(

@@ -19,7 +19,7 @@ from pyro_latents.stories.equivae.metrics import unlabelled_metrics
 from pyro_latents.stories.equivae.networks import FEATURES, CodeClassifier, LabelClassifier
 from pyro_latents.stories.equivae.objective import SemiSupervisedBound
 from pyro_latents.stories.equivae.recipes import SVHN, EquiVAEStory
-from pyro_latents.stories.story import Parts
+from pyro_latents.stories.story import Metrics, Parts
 from pyro_latents.training.plan import Phase, Plan, Weight
 
 
@@ -149,9 +149,7 @@ class SemiSupervisedStory(EquiVAEStory):
     def _labelled_index(self, splits: Splits) -> Tensor:
         return balanced_labels(splits.train, self.labels, splits.num_classes, seed=self.label_seed)
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
         """Return what is known of test points without their labels, and the errors.
 
         ``elbo`` is the bound of equation (6); the others are those of

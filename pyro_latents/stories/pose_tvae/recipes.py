@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from matplotlib.figure import Figure
 from pyro.nn import PyroModule
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adadelta, Optimizer
 
 from pyro_latents.data.batches import BatchMaker
@@ -36,8 +37,10 @@ from pyro_latents.guides.pose_tvae import DTVAE, TVAE, JointTVAE, PoseGuide, pos
 from pyro_latents.guides.refined import Refined, unrefined
 from pyro_latents.models.pose_tvae import PoseTVAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
+from pyro_latents.stories.pose_tvae.figures import figures
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
-from pyro_latents.stories.story import Parts, Story
+from pyro_latents.stories.story import Metrics, Parts, Story
+from pyro_latents.stories.transformation import Transformation
 from pyro_latents.training.plan import Phase, Plan
 from pyro_latents.warps import Affine5, Affine6, Border, ThinPlateSpline, Warp
 
@@ -179,9 +182,24 @@ class PoseTVAEStory(Story):
 
         return replace(plan, build_optimizers=build, phases={"all": Phase(("all",))})
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
+    def build_transformation(self, parts: Parts) -> Transformation:
+        """Return the pose; the identity is the reference pose, whatever an image's own is."""
+        model, guide = parts.model, parts.guide
+
+        def apply(x: Tensor, u: Tensor | None) -> Tensor:
+            z = codes(guide, x)
+            return model.reference(z) if u is None else model.probabilities(z, u)
+
+        def infer(x: Tensor) -> Tensor:
+            return codes(guide, x, site="u")
+
+        return Transformation("u", model.u_dim, ("an image in that pose",), infer, apply)
+
+    def figures(self, parts: Parts) -> dict[str, Figure]:
+        """Draw images in several poses and in the reference pose, and what every story draws."""
+        return {**figures(parts), **super().figures(parts)}
+
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
         """Add the test accuracy of a linear SVM on the means of `z`, in per cent."""
         found = super().metrics(parts, batches, sampling)
         train, test = parts.splits.train, batches.examples

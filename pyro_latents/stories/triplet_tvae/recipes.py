@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from matplotlib.figure import Figure
 from pyro.infer import ELBO
 from torch import nn
 
 from pyro_latents.checks.splits import HonestSplit
-from pyro_latents.data.batches import BatchMaker, Plain
+from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Splits
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
@@ -17,22 +18,27 @@ from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import Flow, FullRank, MeanField, PointMass
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
 from pyro_latents.losses import TraceMMD_ELBO
-from pyro_latents.losses.kernels import RBF, InverseMultiquadric
-from pyro_latents.models.triplet_tvae import Additive, Matrix, SeveralViewsTVAE, TripletTVAE
+from pyro_latents.models.triplet_tvae import (
+    Additive,
+    LatentTransformation,
+    Matrix,
+    SeveralViewsTVAE,
+    TripletTVAE,
+)
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
-from pyro_latents.stories.story import Parts, Story
+from pyro_latents.stories.story import Metrics, Parts, Story
+from pyro_latents.stories.transformation import Transformation
 from pyro_latents.stories.triplet_tvae.batches import (
     AffineRanges,
-    Augmented,
+    Framed,
     Pixelations,
     Triplets,
 )
-from pyro_latents.stories.triplet_tvae.metrics import hidden_view, neighbours
-from pyro_latents.stories.vae import VAEStory
+from pyro_latents.stories.triplet_tvae.figures import figures
+from pyro_latents.stories.triplet_tvae.metrics import hidden_view, latent_map, neighbours
+from pyro_latents.stories.triplet_tvae.plus import VAEPlusStory
 
-KERNELS = {"inverse-multiquadric": InverseMultiquadric, "rbf": RBF}
-TRANSFORMATIONS = {"additive": Additive, "matrix": Matrix}
 # Test images whose last view is hidden, at most: each step of their inference renders all views.
 HIDDEN_VIEWS = 100
 
@@ -45,14 +51,14 @@ class TripletTVAEStory(AffineRanges, Story):
         z_dim: Size of the codes; 10 and 100 in table 1.
         transformation: The latent map: ``additive`` as in the paper, or ``matrix`` as in its
             outlook.
-        mmd_weight: Weight of the discrepancies of `z`, `z1` and `z2`. The paper gives none; weak
-            coherence helps the representation most.
+        generators: The number of a matrix: how many numbers `T` has. Few are shared by all images.
+        coherence: How the codes of the views are held to `r(z, T)`: by the discrepancy of their
+            ``conditional`` distributions within each triplet, as equation (3) has it, or by its
+            ``kl``; or, to see what they are worth, by the discrepancy of what a batch has
+            together, ``marginal`` or ``joint`` with `z` and `T`.
+        coherence_weight: Weight of the discrepancies of `z`, `z1` and `z2`; the paper gives none.
         transformation_weight: Weight of the discrepancy of `T` from its prior. Equation (3) has no
             such term; with one, draws of the prior are transformations like those of the data.
-        coherence: Whether `z0` has the paper's ``indirect`` coherence term, or the ``direct`` one
-            of equation (3).
-        indirect_views: Whether each view is rendered from `r(z, T)` too, as the image is from `z`.
-        kernel: The kernel of the discrepancies.
         transition_scale: Standard deviation of the noise of `r`; the paper's map has none.
         views: A view and its ``inverse``, as in the paper, or ``pixelations`` without inverses.
         num_views: The number of pixelations.
@@ -67,11 +73,10 @@ class TripletTVAEStory(AffineRanges, Story):
     halve_every: NotNegative[int] = 50
     z_dim: Positive[int] = 10
     transformation: Literal["additive", "matrix"] = "additive"
-    mmd_weight: NotNegative[float] = 0.05
+    generators: Positive[int] = 6
+    coherence: Literal["conditional", "kl", "marginal", "joint"] = "conditional"
+    coherence_weight: NotNegative[float] = 200.0
     transformation_weight: NotNegative[float] = 0.0
-    coherence: Literal["indirect", "direct"] = "indirect"
-    indirect_views: bool = False
-    kernel: Literal["inverse-multiquadric", "rbf"] = "inverse-multiquadric"
     transition_scale: NotNegative[float] = 0.1
     views: Literal["inverse", "pixelations"] = "inverse"
     num_views: Positive[int] = 2
@@ -80,6 +85,8 @@ class TripletTVAEStory(AffineRanges, Story):
         super().__post_init__()
         self._require_images(28)
         self.check_ranges()
+        if self.coherence == "kl" and self.transition_scale == 0:
+            raise UserError("--coherence kl needs a density of r: --transition-scale above 0.")
         if self.batch_size < 2:
             raise UserError("--batch-size must be at least 2: a discrepancy compares data points.")
         if self.validation % self.batch_size == 1:
@@ -93,12 +100,18 @@ class TripletTVAEStory(AffineRanges, Story):
     def build_model(self, splits: Callable[[], Splits]) -> TripletTVAE:
         """Return the model with the decoder of the paper."""
         decoder = ConvDecoder(self.z_dim, channels=self.x_shape[0])
-        r, noise = TRANSFORMATIONS[self.transformation](self.z_dim), self.transition_scale
+        r, noise = self.build_latent_map(), self.transition_scale
         if self.views == "inverse":
             return TripletTVAE(decoder, self.z_dim, r, transition_scale=noise)
         return SeveralViewsTVAE(
             decoder, self.z_dim, r, num_views=self.num_views, transition_scale=noise
         )
+
+    def build_latent_map(self) -> LatentTransformation:
+        """Return `r`."""
+        if self.transformation == "additive":
+            return Additive(self.z_dim)
+        return Matrix(self.z_dim, self.generators)
 
     def build_guide(self, name: str, model: nn.Module) -> TripletGuide:
         """Return the paper's guide, one with a normal `T`, or another family for `z`."""
@@ -114,19 +127,23 @@ class TripletTVAEStory(AffineRanges, Story):
         )
 
     def build_loss(self) -> ELBO:
-        """Return equation (3) with the coherence terms of the settings."""
+        """Return equation (3), with the indirect term of `z0` that the paper puts in its place."""
         numbers = range(1, self.num_views + 1)
-        names = ["T"] if self.views == "inverse" else [f"T{i}" for i in numbers]
-        views = [f"z{i}" for i in numbers]
-        coherent = ["z", *views] if self.coherence == "indirect" else ["z", *views, "z0"]
+        T = ["T"] if self.views == "inverse" else [f"T{i}" for i in numbers]
+        codes = ["z", *(f"z{i}" for i in numbers)]
+        if self.coherence == "kl":
+            return TraceMMD_ELBO(
+                dict.fromkeys(T, self.transformation_weight),
+                copies={"z0": "z"},
+                max_plate_nesting=1,
+            )
         return TraceMMD_ELBO(
             {
-                **dict.fromkeys(coherent, self.mmd_weight),
-                **dict.fromkeys(names, self.transformation_weight),
+                **dict.fromkeys(codes, self.coherence_weight),
+                **dict.fromkeys(T, self.transformation_weight),
             },
-            kernel=KERNELS[self.kernel](),
-            copies={"z0": "z"} if self.coherence == "indirect" else None,
-            indirect=views if self.indirect_views else (),
+            compare=self.coherence,
+            copies={"z0": "z"},
             max_plate_nesting=1,
         )
 
@@ -137,13 +154,17 @@ class TripletTVAEStory(AffineRanges, Story):
             return Triplets(examples, self)
         return Pixelations(examples, self.num_views)
 
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
-        """Return the metrics of single images, of the `image_pair`, with ``knn_accuracy``."""
-        image = parts.with_programs(*self.image_pair(parts))
-        found = super().metrics(image, Plain(batches.examples), sampling)
-        return {**found, **neighbours(image, batches.examples)}
+    def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
+        """Return the metrics of single images, of the `image_pair`, with ``knn_accuracy``.
+
+        Of a guide of one's own that has no encoder of an image they are those of the triplets.
+        """
+        pair = self.image_pair(parts)
+        if pair is None:
+            return super().metrics(parts, batches, sampling)
+        image = parts.with_programs(*pair)
+        framed = Framed(batches.examples, self)
+        return {**super().metrics(image, framed, sampling), **neighbours(image, framed)}
 
     def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit | None:
         """Hide the last view of an image, which is the inverse view of a triplet (`hidden_view`).
@@ -155,39 +176,27 @@ class TripletTVAEStory(AffineRanges, Story):
         batches = parts.batches("test", limit=min(points, HIDDEN_VIEWS))
         return hidden_view(parts.model, parts.guide, batches)
 
-    def image_pair(self, parts: Parts) -> tuple[VAE, Amortised]:
+    def figures(self, parts: Parts) -> dict[str, Figure]:
+        """Draw one image's transformation given to others, and what every story draws."""
+        own = {} if self.image_pair(parts) is None else figures(parts)
+        return {**own, **super().figures(parts)}
+
+    def alone(self, parts: Parts) -> tuple[VAE, Amortised]:
         """Return the VAE in the model, with the image encoder."""
+        if not hasattr(parts.guide, "image_guide"):
+            raise UserError(
+                "this guide infers from an image and its views: for an image alone give it a "
+                "method image_guide, which returns a guide of the VAE in the model."
+            )
         return parts.model.image_model(), parts.guide.image_guide()
 
+    def image_pair(self, parts: Parts) -> tuple[VAE, Amortised] | None:
+        """Return the programs of an image alone, if the guide has them."""
+        return self.alone(parts) if hasattr(parts.guide, "image_guide") else None
 
-@dataclass(frozen=True, kw_only=True)
-class VAEPlusStory(AffineRanges, VAEStory):
-    """VAE+ of Giannone et al. (2019): a VAE trained on the members of random triplets."""
-
-    name = "vae-plus"
-    paper = "Giannone et al. 2019"
-
-    epochs: Positive[int] = 200
-    learning_rate: Positive[float] = 1e-4
-    halve_every: NotNegative[int] = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_images()
-        self.check_ranges()
-        if self.binarise:
-            raise UserError("--binarise is not for vae-plus, whose images are augmented.")
-
-    def build_batches(self, split: str, splits: Splits) -> BatchMaker:
-        """Return the maker of augmented images."""
-        return Augmented(getattr(splits, split), self)
-
-    def metrics(
-        self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
-    ) -> dict[str, float]:
-        """Return the metrics of the images as they are, with ``knn_accuracy``."""
-        found = super().metrics(parts, Plain(batches.examples), sampling)
-        return {**found, **neighbours(parts, batches.examples)}
+    def build_transformation(self, parts: Parts) -> Transformation:
+        """Return `T`, inferred from the two views of a triplet."""
+        return latent_map(parts.model, parts.guide)
 
 
 RECIPES: dict[str, Story] = {
@@ -197,6 +206,7 @@ RECIPES: dict[str, Story] = {
     ),
     "triplet-tvae-mnist": TripletTVAEStory(data="mnist"),
     "triplet-tvae-fashion-mnist": TripletTVAEStory(data="fashion-mnist"),
+    "triplet-tvae-matrix-mnist": TripletTVAEStory(data="mnist", transformation="matrix"),
     "vae-plus-mnist": VAEPlusStory(data="mnist"),
     "vae-plus-fashion-mnist": VAEPlusStory(data="fashion-mnist"),
 }
