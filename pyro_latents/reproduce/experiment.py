@@ -141,7 +141,7 @@ class Job:
         return {
             **{name: getattr(recipe.story, name) for name in names},
             **({"steps": steps} if steps else {"epochs": recipe.story.epochs}),
-            "optimiser": "Adam",
+            "optimiser": recipe.story.optimizer,
             "training_images": len(recipe.splits.train),
             "provenance": recipe.splits.provenance,
         }
