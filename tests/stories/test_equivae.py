@@ -116,7 +116,11 @@ def test_a_run_is_trained_measured_and_drawn(tmp_path):
     assert metrics["elbo_unlabelled"] < metrics["log_likelihood"] + 20
     assert 0 <= metrics["distance_error"] < 90
     assert metrics["log_likelihood_particles"] == 50
-    assert {path.name for path in run.plot()} == {"images.png", "history.png"}
+    assert {path.name for path in run.plot()} == {
+        "images.png",
+        "styles.png",
+        "history.png",
+    }
 
 
 def test_the_distance_error_falls(tmp_path):

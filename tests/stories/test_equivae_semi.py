@@ -170,7 +170,11 @@ def test_a_run_is_trained_and_measured(label_posterior, tmp_path):
     assert math.isfinite(metrics["elbo"])
     assert 0 <= metrics["distance_error"] <= 100
     assert ("error_rate" in metrics) == (label_posterior != "distance")
-    assert {path.name for path in run.plot()} == {"images.png", "history.png"}
+    assert {path.name for path in run.plot()} == {
+        "images.png",
+        "styles.png",
+        "history.png",
+    }
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
