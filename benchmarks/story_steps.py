@@ -43,6 +43,7 @@ from pyro_latents.losses.kernels import (
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.models.pose_tvae import CLIP
 from pyro_latents.nets.conv import Conv, TransposedConv
+from pyro_latents.nets.sets import Sets
 from pyro_latents.programs import local_parameters
 from pyro_latents.runs.recipe import Recipe
 from pyro_latents.training.fit import check_hardware
@@ -58,7 +59,7 @@ CLASSES = 10
 # Losses by hand and by the recipe differ by their draws only.
 EVALUATIONS, TOLERANCE = 5, 0.02
 
-Batch = tuple[Tensor, ...]
+Batch = tuple[Any, ...]
 Block = Callable[[], None]
 Loss = Callable[..., Tensor]
 
@@ -104,9 +105,9 @@ def triplet_tvae(model: Any, guide: Any, x: Tensor, x1: Tensor, x2: Tensor) -> T
     return loss + WEIGHT * coherence
 
 
-def equivae(model: Any, guide: Any, x: Tensor, y: Tensor, sets: Tensor) -> Tensor:
+def equivae(model: Any, guide: Any, x: Tensor, y: Tensor, sets: Sets) -> Tensor:
     """Equation (4) of Feige, of labelled points."""
-    r = model.invariant.embed(sets).mean(-2)
+    r = model.invariant(sets)
     q = mean_field(guide.v.head, guide.encoder(x, r))
     logits = model.decoder(torch.cat([r, q.rsample()], dim=-1))
     return cross_entropy(logits, x) + kl_to_standard(q) - model.class_weights.log()[y].sum()
@@ -134,7 +135,7 @@ WEIGHT = zoo.recipes()["triplet-tvae-mnist"].coherence_weight
 
 def build(name: str) -> Recipe:
     """A recipe on noise in the place of images, the same at each call."""
-    recipe = zoo.recipe(name, **STORIES[name][1])
+    recipe = zoo.recipe(name, as_published=True, **STORIES[name][1])
     if recipe.story.data == "mnist":
         generator = torch.Generator().manual_seed(0)
         size = STEPS_PER_BLOCK * recipe.story.batch_size

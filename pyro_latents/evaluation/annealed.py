@@ -35,8 +35,7 @@ from pyro_latents.evaluation.calibration import with_simulated
 from pyro_latents.evaluation.evidence import data_plate_dim, is_per_data_point
 from pyro_latents.evaluation.paths import PARTING, Path, adapted, adapting_moves
 from pyro_latents.evaluation.target import Target
-from pyro_latents.guides.check import check_guide
-from pyro_latents.programs import evaluation_mode, local_parameters
+from pyro_latents.programs import evaluation_mode, latent_sites, local_parameters
 from pyro_latents.progress import bar, on_terminal
 
 # Chains that move at a time: they bound the memory, and fill an accelerator.
@@ -181,7 +180,7 @@ def annealing(
         stack.enter_context(local_parameters(model, guide))
         stack.enter_context(evaluation_mode(model, guide))
         few = batch if whole else _rows(batch, size, 0, CHECKED_POINTS)
-        check_guide(model, guide, *few)
+        _check_sites(model, guide, few)
         plate_dim = data_plate_dim(model, guide, list(few))
         shown = stack.enter_context(
             bar(None, "annealing", total=len(parts) * moves, disable=not on_terminal())
@@ -210,3 +209,13 @@ def check_annealing(num_chains: int, num_temperatures: int) -> None:
         raise UserError(f"num_chains must be at least 1; got {num_chains}.")
     if not num_temperatures >= 2:
         raise UserError(f"num_temperatures must be at least 2; got {num_temperatures}.")
+
+
+def _check_sites(model: Callable, guide: Callable, batch: Sequence[Any]) -> None:
+    """Raise a UserError if the guide does not sample a site that is not summed over."""
+    drawn = poutine.trace(guide).get_trace(*batch)
+    replayed = poutine.trace(poutine.replay(model, drawn)).get_trace(*batch)
+    for name, site in latent_sites(replayed):
+        discrete = site["fn"].support is not None and site["fn"].support.is_discrete
+        if name not in drawn and not discrete:
+            raise UserError(f"the guide does not sample {name!r}, a latent site of the model.")

@@ -23,8 +23,15 @@ TOLERANCE = 1e-5
 class Update(Protocol):
     """What an optimiser is, or several together."""
 
-    param_groups: Sequence[Mapping[str, Any]]
-    state: Mapping[Any, Mapping[str, Any]]
+    @property
+    def param_groups(self) -> Sequence[Mapping[str, Any]]:
+        """The learning rate and other numbers of each group of parameters."""
+        ...
+
+    @property
+    def state(self) -> Mapping[Any, Mapping[str, Any]]:
+        """What is kept of each parameter; empty before the first step."""
+        ...
 
     def step(self) -> Any:
         """Change the parameters by their gradients."""

@@ -190,8 +190,8 @@ class Recipe(Parts):
                 training fails for a reason that the user can mend.
         """
         # Lightning takes seconds to import, and only training needs it.
-        from pyro_latents.training.hardware import is_first_rank
         from pyro_latents.training.fit import check_hardware, fit
+        from pyro_latents.training.hardware import is_first_rank
 
         if epochs is None and steps is None:
             epochs = self.story.epochs

@@ -9,15 +9,15 @@ Whoever wants to know it whole opens these files, in this order:
 5. `losses/maximisers.py`: how a program is run at maxima;
 6. `losses/likelihood.py`: the objective of the warm-up;
 7. `training/plan.py`: what a plan can say;
-8. `training/loop.py`: how it is carried out, with
+8. `training/steps.py`: how a step is taken, with
 9. `training/step.py`: the loss of a batch;
 10. `stories/story.py`: what a story has to build;
 11. `stories/vaells/recipes.py`: what is built, and the tables of the paper;
 12. `stories/vaells/images.py`, `nets/mlp.py`: networks, and turned digits;
 13. `distributions/likelihoods.py`: what the decoder's output means;
-14. `stories/vaells/fit.py`: the prior's width and rate by likelihood, an option;
-15. `stories/vaells/metrics.py`: what is measured, and what the predictive check hides, with
-16. `stories/vaells/likelihood.py`: the estimate of the paper's table, and the evidence, by
-17. `guides/vaells_evidence.py`: a proposal with explicit anchors, coefficients and codes;
-18. `stories/vaells/figures.py`: its pictures.
+14. `stories/vaells/fit.py`: the prior's width and rate by likelihood, an option.
+
+What is measured of it is in `stories/vaells/metrics.py`, with the estimate of the paper's table
+and the evidence in `stories/vaells/likelihood.py`, by the proposal of `guides/vaells_evidence.py`;
+its pictures are in `stories/vaells/figures.py`.
 """
