@@ -11,6 +11,9 @@ the shape of MNIST. The contestants take turns in short blocks, so that a machin
 drifts treats them alike; the medians of the ratios of neighbouring blocks are printed. Times are
 the processor's, of this process alone.
 
+With `--profile` operations of a captured step are timed one by one in the place of the contest,
+beside what the processor's rate of matrix products allows.
+
     python benchmarks/story_steps.py [--recipes vae-mnist ...] [--rounds 30] [--threads 1]
 """
 
@@ -18,6 +21,7 @@ import argparse
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median
@@ -29,8 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils._pytree import tree_flatten
+from torch.utils.flop_counter import FlopCounterMode
 
-from pyro_latents import SVI, zoo
+from pyro_latents import SVI, captured, zoo
 from pyro_latents.data.batches import Batches
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.guides.families import MIN_SCALE
@@ -55,6 +61,7 @@ KINDS = ("by_hand", "SVI", "eager", "captured", "bf16")
 STEPS_PER_BLOCK = 10
 LAST = 10**6
 WARM_UP = 3  # rounds
+PROFILED = 20
 CLASSES = 10
 # Losses by hand and by the recipe differ by their draws only.
 EVALUATIONS, TOLERANCE = 5, 0.02
@@ -243,6 +250,55 @@ def contest(name: str, rounds: int, *, bf16: bool) -> dict[str, Any]:
     return found
 
 
+def profile(name: str) -> None:
+    """Print where the time of a captured step goes, and what the processor could do at best."""
+    recipe = build(name)
+    source = Batches(recipe.batches(), recipe.story.batch_size, seed=0)
+    batch = source.batch(0)
+    optimizer = recipe.plan.build_optimizers()["all"]
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+    step = captured(recipe.loss, recipe.model, recipe.guide, optimizer)
+    for _ in range(2):
+        step(*batch)
+    (replayed,) = step._graphs.values()
+    assert replayed is not None
+    seconds: dict[str, list[float]] = defaultdict(lambda: [0.0] * PROFILED)
+
+    class Timed(torch.fx.Interpreter):
+        round = 0
+
+        def run_node(self, n: torch.fx.Node) -> Any:
+            began = time.process_time()
+            value = super().run_node(n)
+            if n.op == "call_function":
+                seconds[str(n.target)][self.round] += time.process_time() - began
+            return value
+
+    timed = Timed(replayed._graph)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        replayed.graph(batch)
+    with torch.no_grad():
+        for timed.round in range(PROFILED):
+            timed.run(*tree_flatten(batch)[0], *replayed.state)
+    a = torch.randn(1024, 1024)
+    gemm = []
+    for _ in range(PROFILED):
+        began = time.process_time()
+        a @ a
+        gemm.append(time.process_time() - began)
+    rate, work = 2 * 1024**3 / min(gemm) / 1e9, counter.get_total_flops() / 1e9
+    least = {target: min(times) for target, times in seconds.items()}
+    whole = sum(least.values())
+    print(
+        f"{name}: {1e3 * whole:.1f} ms in {len(replayed._graph.graph.nodes)} nodes, {work:.2f} "
+        f"GFLOP; a product of 1024 x 1024 matrices has {rate:.0f} GFLOP a second: "
+        f"{1e3 * work / rate:.1f} ms at best"
+    )
+    for target, time_ in sorted(least.items(), key=lambda item: -item[1])[:12]:
+        print(f"  {target:<52}{1e3 * time_:>8.2f} ms{100 * time_ / whole:>7.1f} %")
+
+
 def processor() -> str:
     """The name of the processor, as far as the system tells."""
     path = Path("/proc/cpuinfo")
@@ -262,11 +318,16 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=STORIES, default=list(STORIES))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--profile", action="store_true", help="where captured steps spend it")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     pyro.enable_validation(False)
     keep_freed_memory()
+    if given.profile:
+        for name in given.recipes:
+            profile(name)
+        return
     bf16 = has_bf16()
     print(f"{'recipe':<20}{'base, ms':>9}" + "".join(f"{kind:>10}" for kind in KINDS))
     stories = {}

@@ -84,6 +84,7 @@ class captured:
         self.reason: str | None = None
         self._modules = nn.ModuleList(_modules(model, guide))
         self._graphs: dict[Any, _Replayed | None] = {}
+        self._known: list[nn.Parameter] = []
 
     def __call__(self, *batch: Any) -> Tensor:
         """Return the loss of a batch, in nats, as a scalar; with an optimiser, take a step."""
@@ -130,7 +131,10 @@ class captured:
         ]
         device = next((leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)), "cpu")
         modes = tuple(module.training for module in self._modules)
-        learned = tuple(parameter.requires_grad for parameter in self._modules.parameters())
+        if not self._graphs:
+            # Programs may make parameters when they first run; later there are none to look for.
+            self._known = list(self._modules.parameters())
+        learned = tuple(parameter.requires_grad for parameter in self._known)
         cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         return (*described, structure, modes, learned, cast, torch.get_default_dtype())
 
