@@ -21,6 +21,7 @@ ROLL: dict[str, dict[str, Any]] = {
     "one draw of the first operator": {"candidates": 0},
     "codes as the encoder has them": {"even_codes": False},
     "paths from random starts alone": {"search": "local"},
+    "steps of the operators on trial": {"try_operators": True, "operator_learning_rate": 5e-5},
     "none of the three": {"candidates": 0, "even_codes": False, "search": "local"},
 }
 CIRCLES: dict[str, dict[str, Any]] = {

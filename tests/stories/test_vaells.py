@@ -24,6 +24,7 @@ from pyro_latents.stories.vaells.metrics import (
     spiral_length,
 )
 from pyro_latents.stories.vaells.plan import even_codes, linear_start
+from pyro_latents.training.checkpoint import CHECKPOINT
 from pyro_latents.transport import TransportOperators, fit_operators, infer_coefficients, transport
 
 ROOT = Path(__file__).parents[2]
@@ -233,6 +234,23 @@ def test_a_step_of_the_operators_is_that_of_the_tables_whatever_the_width():
         optimizer.step()
         moved.append(psi.detach() - before)
     torch.testing.assert_close(*moved)
+
+
+@pytest.mark.parametrize("name", ["vaells-swiss-roll", "vaells-circles"])
+def test_operators_of_manifolds_take_every_step_at_the_largest_size(name, tmp_path):
+    recipe = zoo.recipe(name, candidates=0, network_steps=1, operator_steps=1)
+    psi, steps = recipe.model.operators.psi, 8
+    seen: list[torch.Tensor] = []
+    psi.register_post_accumulate_grad_hook(lambda p: seen.append(p.detach().clone()))
+    recipe.train(tmp_path / "run", steps=steps, progress=False, accelerator="cpu")
+    # The gradient of each step sees what the one before has made of the operators.
+    seen.append(psi.detach().clone())
+    changes = [not torch.equal(a, b) for a, b in zip(seen[:-1], seen[1:], strict=True)]
+    assert changes == [False, True] * (steps // 2)
+    content = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=False)
+    (group,) = content["optimizers"]["operators"]["param_groups"]
+    largest = recipe.story.max_operator_learning_rate * recipe.story.prior_noise_scale**2
+    assert float(group["lr"]) == pytest.approx(largest)
 
 
 def test_the_phases_take_turns_after_the_warm_up():

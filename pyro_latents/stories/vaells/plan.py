@@ -42,6 +42,10 @@ without noise; then networks and anchors, with less of the prior, in turn with t
 less of the likelihood. A step of the operators is taken back unless the prior improves. The paper
 looks at the posterior's distance as well; but at codes that are held, of which the guide has drawn
 each on one of its own paths, any step makes that distance grow and the objective fall.
+
+A trial has its price: where coefficients are in the hundreds, as those of small operators are that
+turn more than once, the curvature allows small steps only, and an operator that winds the wrong
+way goes on to do so. The manifolds' recipes take every step.
 """
 
 from collections.abc import Callable

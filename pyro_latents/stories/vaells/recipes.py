@@ -180,13 +180,29 @@ class VAELLSStory(PhasedStory):
         return of_class[torch.randperm(len(of_class))[: self.num_anchors]]
 
 
-# The paper has no validation set here, and watching one would take a third of the time.
-_MANIFOLD: dict[str, Any] = {"batch_size": 30, "even_codes": True, "validation": 0}
+# The paper has no validation set here, and watching one would take a third of the time. Every step
+# of the operators is taken, at the largest step size of the authors' records: on trial they hardly
+# move, whichever way they wind at first. After 1,000 steps the rank correlation of paths along the
+# roll is .55 on trial and .99 so, on validation points of seed 0, whose first operator winds the
+# wrong way. That of seed 1 has not turned round by then.
+_MANIFOLD: dict[str, Any] = {
+    "batch_size": 30,
+    "even_codes": True,
+    "validation": 0,
+    "try_operators": False,
+}
 # The embedded digits are 1,797 small images: more epochs, and a validation set to match.
 _DIGITS: dict[str, Any] = {"epochs": 120, "validation": 180, "warm_up": 4_000}
 
 # Table 3; 3,003 steps.
-_ROLL = VAELLSStory(data="swiss-roll", epochs=91, learning_rate=1e-4, candidates=200, **_MANIFOLD)
+_ROLL = VAELLSStory(
+    data="swiss-roll",
+    epochs=91,
+    learning_rate=1e-4,
+    operator_learning_rate=5e-4,
+    candidates=200,
+    **_MANIFOLD,
+)
 # Table 4; 4,004 steps. The 0.005 of the table throws the codes about, and so does 0.001; the 5e-5
 # of the authors' saved state leaves them a little further from circles. Every step of operators is
 # taken, at the largest step size of the authors' records: on trial the codes of seed 0 ended at
@@ -200,7 +216,6 @@ _CIRCLES = VAELLSStory(
     zeta_p=5e-6,
     operator_learning_rate=7e-3,
     max_operator_learning_rate=7e-3,
-    try_operators=False,
     network_steps=0,
     operator_steps=0,
     restarts=1,
