@@ -108,7 +108,7 @@ def named(data: Any) -> tuple[str, tuple[int, ...]]:
         x, _ = in_memory(data)["train"]
         return IN_MEMORY, tuple(as_points(x).shape[1:])
     path = Path(data).expanduser()
-    if not path.exists():
+    if not str(data) or not path.exists():
         source_of(str(data))
     path = path.resolve()
     return str(path), own_shape(path)

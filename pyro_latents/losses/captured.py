@@ -117,7 +117,7 @@ class captured:
     def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> None:
         assert self.optimizer is not None
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
         self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
@@ -274,6 +274,13 @@ def _read_by(loss: Any) -> list[Tensor]:
 
 def _constants(graph: Any) -> list[Any]:
     return [node for node in graph.graph.nodes if node.op == "get_attr"]
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in its parameter's layout, as ``backward`` leaves it; fused updates need it."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _shorten(graph: Any, outputs: int | None) -> None:

@@ -64,10 +64,9 @@ class Conv(nn.Conv2d):
         if x.device.type != "cpu" or x.dim() != 4 or not (plain and covers and single):
             return super().forward(x)
         (top, left), (bottom, right) = self.padding, ends
-        weight = self.weight[:, :, top:bottom, left:right]
-        # Channels last, as they lie in memory.
-        rows = x.permute(0, 2, 3, 1).flatten(1)
-        out = F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+        # Channels last, as they lie in memory, and as the gradient shall.
+        weight = self.weight.permute(0, 2, 3, 1)[:, top:bottom, left:right]
+        out = F.linear(x.permute(0, 2, 3, 1).flatten(1), weight.flatten(1), self.bias)
         return out[:, :, None, None]
 
 

@@ -42,6 +42,8 @@ from pyro_latents.training.step import Objective
 CHECKED_POINTS = 4
 # Number formats of all parameters, which have fewer digits than a model may have.
 ROUNDING = ("bf16-true", "16-true")
+# After the name of a guide that has no import path: no name or path ends so.
+OBJECT = " (object)"
 # What a calibration simulates where it is not told how much.
 CALIBRATED_POINTS = 500
 RECORDED = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
@@ -494,6 +496,8 @@ class Run(Face):
             return self._guide
         if own.is_path(named) or named in self.story.guides:
             return named
+        if not named.endswith(OBJECT):
+            return _name_of_guide(self.config["recipe"], self.story, named)
         raise UserError(
             f"{self.path} was trained with a guide that has no import path, {named}: open it with "
             "zoo.open_run(..., guide=...), or train it with --guide package.module:NAME."
@@ -517,7 +521,7 @@ def _name_of_guide(recipe: str, story: Story, guide: Any) -> str:
         )
     if not callable(guide):
         raise UserError(f"a guide is the name of one or a program; got {guide!r}.")
-    return own.path_of(guide) or f"{own.name_of(guide)} (object)"
+    return own.path_of(guide) or f"{own.name_of(guide)}{OBJECT}"
 
 
 def _stored(story: Story) -> dict[str, Any]:

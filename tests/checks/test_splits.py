@@ -154,9 +154,8 @@ def rotations():
     operators.psi.data = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
     anchors = torch.tensor([[[1.0, 0.0], [-2.0, 0.5], [0.0, 3.0]]])
     likelihood = Normal(1e-4, 1)
-    return VAELLS(
-        nn.Identity(), nn.Identity(), operators, likelihood, anchors, noise_scale=0.2
-    ).eval()
+    of_paths = {"noise_scale": 0.2, "coefficient_rate": 1.0}
+    return VAELLS(nn.Identity(), nn.Identity(), operators, likelihood, anchors, **of_paths).eval()
 
 
 @pytest.mark.usefixtures("float64")
@@ -166,7 +165,7 @@ def test_ends_of_paths_of_the_model_pass(rotations, rate, passes):
     model = rotations
     x = model(size=300).detach()
     statistics = {"across": Statistic(lambda x: x[..., 0], "")}
-    model.coefficient_rate = rate
+    model.coefficient_rate.fill_(rate)
     guide = EndsOfPaths(model)
     found = replicates(model, guide, Plain(Examples(x)), statistics, draws=100, progress=False)
     assert found.log_weight is None

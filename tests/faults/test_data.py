@@ -122,7 +122,7 @@ def test_a_run_whose_data_have_moved(mnist, refused, tmp_path, monkeypatch):
     assert main(evaluate.split()) == 0
     assert (
         main(
-            MNIST.replace("--steps 1", "--steps 2 --resume").replace("data ", "elsewhere ").split()
+            MNIST.replace("--steps 1", "--steps 1 --resume").replace("data ", "elsewhere ").split()
         )
         == 0
     )

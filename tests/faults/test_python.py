@@ -11,6 +11,7 @@ import yaml
 from faults.conftest import contents
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from pyro_latents import zoo
 from pyro_latents.data.batches import Batches, Plain
@@ -100,7 +101,8 @@ CALLS = {
     "data": (lambda: VAEStory(data="digts"), "no data set 'digts': did you mean digits?"),
     "a coherence": (lambda: TripletTVAEStory(data="digits", coherence="indirect"), "--coherence"),
     "views": (lambda: TripletTVAEStory(data="digits", views="pixelation"), "mean pixelations?"),
-    "a kernel": (lambda: TripletTVAEStory(data="digits", kernel="rfb"), "unknown --kernel 'rfb'"),
+    "an optimiser": (lambda: VAEStory(data="digits", optimizer="moun"), "mean muon?"),
+    "a schedule": (lambda: VAEStory(data="digits", schedule="fal"), "mean fall?"),
     "a warp": (lambda: PoseTVAEStory(data="digits", warp="affine7"), "unknown --warp 'affine7'"),
     "a prior of poses": (lambda: PoseTVAEStory(data="digits", pose_prior="ful"), "mean full?"),
     "a search": (lambda: VAELLSStory(data="circles", search="gobal"), "unknown --search 'gobal'"),
@@ -283,7 +285,7 @@ def test_double_precision(name):
     recipe.model.double()
     recipe.guide.double()
     x, *rest = recipe.first_batch("train", size=50)
-    batch = [a.double() if a.is_floating_point() else a for a in (x, *rest)]
+    batch = tree_map(lambda a: a.double() if a.is_floating_point() else a, (x, *rest))
     loss = recipe.loss.differentiable_loss(recipe.model, recipe.guide, *batch)
     assert loss.dtype == torch.float64
     assert torch.isfinite(loss)

@@ -145,7 +145,7 @@ def test_a_program_ends_when_asked(arguments, number, send, start, tmp_path):
     if arguments == REPRODUCE:
         wait_until(lambda: len(in_group(process.pid)) > 1)
     else:
-        wait_until(lambda: len(told(tmp_path)) > 2)
+        wait_until(lambda: told(tmp_path))
     send(process.pid, number)
     status, line = LINES[number]
     assert_ends(process, status, [line], tmp_path)

@@ -58,4 +58,6 @@ def test_sets_of_training_points_leave_the_point_out():
     for epoch in range(10):
         batches.set_epoch(epoch)
         x, _, sets, *_ = batches.batch(0)
-        assert not (sets == x[:, None]).flatten(2).all(-1).any()
+        same = (sets.members == x[:, None]).flatten(2).all(-1)
+        assert not (same & (sets.shares > 0)).any()
+        assert (sets.shares > 0).any(-1).all()
