@@ -33,6 +33,7 @@ COUNTS = (1, 3, 5, 10)
 SIZES = (10, 100)  # of the codes, in table 1
 BUDGETS = (
     Budget(name="quick", own={"labelled": 10_000, "tested": 2_000}),
+    Budget(name="hours", own={"labelled": 20_000, "tested": 10_000}),
     Budget(name="paper", own={"labelled": 60_000, "tested": 10_000}),
 )
 

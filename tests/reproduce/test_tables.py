@@ -10,7 +10,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
 
-MADE = {"connor-circles", "connor-swiss-roll"}  # these make their data
+MADE = {f"connor-{data}{aids}" for data in ("circles", "swiss-roll") for aids in ("", "-aids")}
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -40,6 +40,10 @@ def test_a_mistake_is_said_in_a_line(name, options, message, tmp_path):
         reproduce(name, out=tmp_path / "out", **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_some_make_their_data():
+    assert {name for name, found in experiments().items() if not found.takes} == MADE
 
 
 @pytest.mark.parametrize("name", sorted(experiments().keys() - MADE))
