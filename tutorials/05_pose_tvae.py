@@ -234,7 +234,7 @@ image_rows(rows)
 # turned by:
 
 # %%
-from pyro_latents.reproduce.giannone import correlation, slope
+from pyro_latents.reproduce.giannone_turns import correlation, slope
 
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharey=True, layout="constrained")
 with torch.no_grad():

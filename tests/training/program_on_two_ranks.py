@@ -66,7 +66,18 @@ train("vae-digits", "from-two", *digits, "--steps", "5")
 train("vae-digits", "captured", *digits, "--steps", "104")
 train("vae-digits", "from-one", *digits, "--steps", "16", "--resume")
 phases = ["--warm-up", "2", "--network-steps", "1", "--operator-steps", "3", "--candidates", "0"]
-small = ["--limit-train", "90", "--validation", "0", "--search", "local", "--restarts", "1"]
+small = [
+    "--try-operators",
+    "true",
+    "--limit-train",
+    "90",
+    "--validation",
+    "0",
+    "--search",
+    "local",
+    "--restarts",
+    "1",
+]
 train("vaells-swiss-roll", "phases", *phases, *small, "--steps", "6")
 torch.save(tried, OUT / f"tried-{RANK}.pt")
 

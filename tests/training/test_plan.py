@@ -69,7 +69,8 @@ def test_each_phase_moves_its_own_parameters(tmp_path, monkeypatch):
 
 
 def test_a_step_that_makes_the_objective_worse_is_taken_back(tmp_path, monkeypatch):
-    options = FAST | {"operator_learning_rate": 1e3, "max_operator_learning_rate": 1e3}
+    rates = {"operator_learning_rate": 1e3, "max_operator_learning_rate": 1e3}
+    options = FAST | rates | {"try_operators": True}
     recipe = zoo.recipe("vaells-swiss-roll", limit_train=90, validation=0, **options)
     moved = changes(recipe, tmp_path, 7, monkeypatch)
     assert moved[5:7] == [set(), set()]
