@@ -22,6 +22,11 @@ from torch import Tensor, nn
 Site = Mapping[str, Any]
 
 
+def modules_of(*programs: object) -> list[nn.Module]:
+    """The modules among models and guides; functions have no parameters and no mode."""
+    return [program for program in programs if isinstance(program, nn.Module)]
+
+
 @contextmanager
 def local_parameters(*modules: object) -> Iterator[None]:
     """Run models and guides with the parameters that they hold themselves.
@@ -55,7 +60,7 @@ def evaluation_mode(*programs: object) -> Iterator[None]:
     Args:
         *programs: Models and guides; functions pass.
     """
-    modules = [program for program in programs if isinstance(program, nn.Module)]
+    modules = modules_of(*programs)
     before = [module.training for module in modules]
     for module in modules:
         module.eval()

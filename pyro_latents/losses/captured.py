@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
-from pyro_latents.programs import local_parameters
+from pyro_latents.programs import local_parameters, modules_of
 
 # Of the captured loss and gradient against those of the programs, relative.
 TOLERANCE = 1e-5
@@ -82,7 +82,9 @@ class captured:
         self.guide = guide
         self.optimizer = optimizer
         self.reason: str | None = None
-        self._modules = nn.ModuleList(_modules(model, guide))
+        # Of a method, its owner.
+        owners = (getattr(program, "__self__", program) for program in (model, guide))
+        self._modules = nn.ModuleList(modules_of(*owners))
         self._graphs: dict[Any, _Replayed | None] = {}
         self._known: list[nn.Parameter] = []
 
@@ -164,13 +166,15 @@ class captured:
         try:
             with self._undone(), pyro.validation_enabled(False), _unread():
                 graph = make_fx(record)(*_tensors(batch), *state)
+            _shorten(graph)
             replayed = _Replayed(graph, parameters, state)
             with self._undone():
                 found = replayed.graph(batch)
             self.reason = _difference(found, [e for e in expected if e is not None])
             if any(getattr(graph, node.target).requires_grad for node in _constants(graph)):
                 self.reason = "a parameter is in neither module"
-            _shorten(graph, outputs=1 if updated else None)
+            if updated:
+                _return_loss_alone(graph)
         except Exception as error:  # whatever a program does that has no place in a graph
             self.reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
         return None if self.reason else replayed
@@ -232,14 +236,6 @@ class _Replay(torch.autograd.Function):
         return None, None, *(part * gradient for part in ctx.gradients)
 
 
-def _modules(*programs: Any) -> Iterator[nn.Module]:
-    """The modules of programs that may be methods of theirs."""
-    for program in programs:
-        owner = getattr(program, "__self__", program)
-        if isinstance(owner, nn.Module):
-            yield owner
-
-
 @contextmanager
 def _unread() -> Iterator[None]:
     """Keep Pyro's objectives from looking at their values, as they do to warn of NaN."""
@@ -283,18 +279,23 @@ def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def _shorten(graph: Any, outputs: int | None) -> None:
-    """Take out what computes nothing, and what only outputs beyond the first ones need."""
+def _shorten(graph: Any) -> None:
+    """Take out what computes nothing."""
     for node in graph.graph.nodes:
-        if node.op == "output":
-            node.args = (tuple(node.args[0][:outputs]),)
-        elif node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default):
+        if node.target in (torch.ops.aten.alias.default, torch.ops.aten.detach.default):
             node.replace_all_uses_with(node.args[0])
     for node in reversed(graph.graph.nodes):
         # Optimisers mark their steps for profilers.
         if "_record_function" in str(node.target):
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _return_loss_alone(graph: Any) -> None:
+    """Hand out no gradients, which an update has used: so they need not be kept until the end."""
+    (output,) = graph.graph.find_nodes(op="output")
+    output.args = (output.args[0][:1],)
     graph.recompile()
 
 

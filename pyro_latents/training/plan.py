@@ -13,6 +13,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from pyro_latents.programs import modules_of
 from pyro_latents.training.muon import Muon, matrices
 
 Optimizers = Mapping[str, Optimizer]
@@ -130,8 +131,7 @@ def muon(
     *programs: Any, learning_rate: float, matrix_learning_rate: float
 ) -> dict[str, Optimizer]:
     """Return Muon of the ``matrices`` of layers, and Adam of the ``others``."""
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    weights = list(matrices(*modules))
+    weights = list(matrices(*modules_of(*programs)))
     apart = {id(weight) for weight in weights}
     others = [p for p in _learned(programs) if id(p) not in apart]
     return {
@@ -146,6 +146,4 @@ def _adam(parameters: list[nn.Parameter], learning_rate: float) -> Adam:
 
 
 def _learned(programs: Sequence[Any]) -> list[nn.Parameter]:
-    # A guide of the user's own may be a function.
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    return [p for p in nn.ModuleList(modules).parameters() if p.requires_grad]
+    return [p for p in nn.ModuleList(modules_of(*programs)).parameters() if p.requires_grad]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pyro
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_latents.data.batches import mixed_seed
 from pyro_latents.errors import UserError
-from pyro_latents.losses.captured import captured
+from pyro_latents.losses.captured import Update, captured
 from pyro_latents.programs import local_parameters
 from pyro_latents.training.non_finite import first_non_finite_site
 from pyro_latents.training.plan import Phase
@@ -43,6 +43,7 @@ class Objective(nn.Module):
         seeds: What the random state of the next call is made of, beside the seed.
         held: What the latest call of a phase with a trial drew, for `terms_at`.
         capturing: Whether losses with a gradient are captured.
+        reason: Why the latest loss or step that was to be captured was not, None if it was.
     """
 
     def __init__(self, model: Any, guide: Any, loss: ELBO, seed: int) -> None:
@@ -55,8 +56,9 @@ class Objective(nn.Module):
         self.seeds: tuple[int, ...] = ()
         self.held: Any = None
         self.capturing = False
+        self.reason: str | None = None
         self._calls = 0
-        self._captured: dict[int, captured] = {}
+        self._captured: dict[tuple[int, bool], captured] = {}
 
     def train(self, mode: bool = True) -> Objective:
         """Set the mode of the programs; a model without a gradient stays in evaluation mode.
@@ -70,32 +72,67 @@ class Objective(nn.Module):
             self.model.eval()
         return self
 
-    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+    def forward(self, *batch: Any) -> dict[str, Tensor]:
         """Return named terms that add to the loss of the batch.
 
         Raises:
             UserError: if a parameter of a distribution is not finite; the message names the site.
         """
         loss, model, guide = self.programs()
-        seed_draws(mixed_seed(self.seed, *self.seeds))
+        with self._watched(batch), self._local():
+            if self.phase is not None and self.phase.trial is not None:
+                terms, self.held = loss.hold(model, guide, *batch)
+                return terms
+            if self.capturing:
+                return {"loss": self._replay(None, batch)}
+            return {"loss": loss.differentiable_loss(model, guide, *batch)}
+
+    def step(self, optimizer: Update, *batch: Any) -> Tensor:
+        """Take a captured step of an optimiser, the same one for each phase.
+
+        Returns:
+            The loss, in nats per data point.
+
+        Raises:
+            UserError: as `forward` does.
+        """
+        with self._watched(batch):
+            return self._replay(optimizer, batch)
+
+    def forget(self) -> None:
+        """Capture anew: a graph reads the tensors that an optimiser had when it was captured."""
+        self._captured.clear()
+
+    def _replay(self, optimizer: Update | None, batch: tuple[Any, ...]) -> Tensor:
+        # A phase is there as long as its plan is.
+        key = id(self.phase), optimizer is None
+        if key not in self._captured:
+            loss, model, guide = self.programs()
+            whole = loss if optimizer is None else _PerDataPoint(loss)
+            self._captured[key] = captured(whole, model, guide, optimizer)
+        replayed = self._captured[key]
+        loss = replayed(*batch)
+        self.reason = replayed.reason
+        return loss
+
+    @contextmanager
+    def _watched(self, batch: tuple[Any, ...]) -> Iterator[None]:
+        """Set the random state, check the first calls, and say which site is not finite."""
+        self._seed_draws()
         self._calls += 1
-        checked = pyro.validation_enabled(self._calls <= CHECKED_STEPS)
+        self.reason = None
         try:
-            with self._local(), checked:
-                if self.phase is not None and self.phase.trial is not None:
-                    terms, self.held = loss.hold(model, guide, *batch)
-                    return terms
-                if self.capturing:
-                    # Captured anew for each phase, which is there as long as the plan is.
-                    step = captured(loss, model, guide)
-                    return {"loss": self._captured.setdefault(id(self.phase), step)(*batch)}
-                return {"loss": loss.differentiable_loss(model, guide, *batch)}
+            with pyro.validation_enabled(self._calls <= CHECKED_STEPS):
+                yield
         except ValueError as error:
             # Parameters that are not finite fail the validation of a distribution.
             site = self.broken_site(*batch)
             if site is None:
                 raise
             raise self.not_finite("not finite", site) from error
+
+    def _seed_draws(self) -> None:
+        seed_draws(mixed_seed(self.seed, *self.seeds))
 
     def terms_at(self, *batch: Tensor) -> dict[str, Tensor]:
         """Return the terms of a tried step again, at its draws, with the parameters of now."""
@@ -114,7 +151,7 @@ class Objective(nn.Module):
     def broken_site(self, *batch: Tensor) -> str | None:
         """Run the programs of the phase again and say where they stop being finite."""
         _, model, guide = self.programs()
-        seed_draws(mixed_seed(self.seed, *self.seeds))
+        self._seed_draws()
         with self._local():
             return first_non_finite_site(model, guide, batch)
 
@@ -127,6 +164,17 @@ class Objective(nn.Module):
         return UserError(
             f"the loss is {loss} {where}: {site}. Lower --learning-rate or set --gradient-clip."
         )
+
+
+class _PerDataPoint:
+    """An objective in nats per data point."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+    def differentiable_loss(self, model: Any, guide: Any, *batch: Any) -> Tensor:
+        """Return the loss, divided by the number of data points."""
+        return self.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
 
 
 def seed_draws(seed: int) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyro_latents.data.batches import mixed_seed
-from pyro_latents.losses.captured import captured
 from pyro_latents.training.hardware import together
 from pyro_latents.training.plan import Phase, Plan, Trial
 from pyro_latents.training.step import CAPTURED_FROM, Objective, seed_draws
@@ -70,7 +69,6 @@ class Steps:
         tried = {phase.trial.optimizer for phase in plan.phases.values() if phase.trial}
         # The rates of tried steps follow from their success.
         self._scheduled = [name for name in self.optimizers if name not in tried]
-        self._captured: dict[str, captured] = {}
 
     @property
     def rate(self) -> float:
@@ -80,8 +78,17 @@ class Steps:
     def take(self, step: int, batch: tuple[Any, ...]) -> Tensor:
         """Take a step and return its loss, in nats per data point, on its device."""
         batch, phase = self.converted(batch), self.begin(step)
-        if self._is_captured(step, phase):
-            return self._replay(self.plan.phase_of(step), phase, batch)
+        if self._captures(step) and self._is_one_graph(phase):
+            with self.fabric.strategy.precision.forward_context():
+                loss = self.objective.step(_Together(self, phase), *batch)
+        else:
+            loss = self._by_parts(phase, batch)
+        if self.objective.reason is not None:
+            self.reasons.setdefault(self.plan.phase_of(step), self.objective.reason)
+        return loss
+
+    def _by_parts(self, phase: Phase, batch: tuple[Any, ...]) -> Tensor:
+        """Take a step whose loss, gradient and update are apart."""
         terms = self.terms(batch)
         loss = sum_of(terms.values()) / len(batch[0])
         for optimizer in self.optimizers.values():
@@ -111,7 +118,7 @@ class Steps:
             for group in self.optimizers[name].param_groups:
                 group["lr"].fill_(factor * group["first_rate"])
         self.objective.seeds = (step, self.fabric.global_rank)
-        self.objective.capturing = not self.eager and step >= CAPTURED_FROM
+        self.objective.capturing = self._captures(step) and not self._is_one_graph(phase)
         return phase
 
     def set_weights(self, epochs: float | None) -> None:
@@ -152,33 +159,20 @@ class Steps:
         self.objective.load_state_dict(state["parameters"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
-        # They read the tensors that the optimisers had before.
-        self._captured.clear()
+        self.objective.forget()
 
     def _format(self) -> AbstractContextManager[Any]:
         precision = self.fabric.strategy.precision
         # Fabric rounds what a module returns to the default number format.
         return precision.forward_context() if precision.precision == "64-true" else nullcontext()
 
-    def _is_captured(self, step: int, phase: Phase) -> bool:
-        """Whether a step is one graph: alone, not tried, and without a scaled loss."""
-        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
-        alone = self.fabric.world_size == 1 and phase.trial is None and not scaled
-        return self.objective.capturing and alone
+    def _captures(self, step: int) -> bool:
+        return not self.eager and step >= CAPTURED_FROM
 
-    def _replay(self, name: str, phase: Phase, batch: tuple[Any, ...]) -> Tensor:
-        if name not in self._captured:
-            loss, model, guide = self.objective.programs()
-            self._captured[name] = captured(
-                _PerDataPoint(loss), model, guide, _Together(self, phase)
-            )
-        step = self._captured[name]
-        seed_draws(mixed_seed(self.objective.seed, *self.objective.seeds))
-        with self.fabric.strategy.precision.forward_context():
-            loss = step(*batch)
-        if step.reason is not None:
-            self.reasons.setdefault(name, step.reason)
-        return loss
+    def _is_one_graph(self, phase: Phase) -> bool:
+        """Whether a captured step is one graph: alone, not tried, and without a scaled loss."""
+        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        return self.fabric.world_size == 1 and phase.trial is None and not scaled
 
     def _update(self, phase: Phase) -> None:
         for name in phase.optimizers:
@@ -219,17 +213,6 @@ class Steps:
             # Parameters that overflow fail the validation of a distribution.
             return torch.tensor(torch.nan)
         return sum_of(terms[name] for name in trial.terms)
-
-
-class _PerDataPoint:
-    """An objective in nats per data point."""
-
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
-
-    def differentiable_loss(self, model: Any, guide: Any, *batch: Any) -> Tensor:
-        """Return the loss, divided by the number of data points."""
-        return self.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
 
 
 class _Together:

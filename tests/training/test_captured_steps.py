@@ -60,7 +60,7 @@ def test_it_gives_the_losses_of_the_programs(tmp_path, case):
     eager, _ = losses(tmp_path / "eager", name, True, settings)
     found, loop = losses(tmp_path / "captured", name, False, settings)
     assert loop.steps.reasons == {}
-    assert loop.steps._captured
+    assert loop.objective._captured
     assert found == pytest.approx(eager, rel=1e-6)
 
 
