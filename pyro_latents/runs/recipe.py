@@ -16,24 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_latents.data.blank import blank_splits
 from pyro_latents.data.points import in_words
 from pyro_latents.data.sources import load, named
-from pyro_latents.errors import UserError, check_counts, check_seed
-from pyro_latents.evaluation.calibration import band, calibrate, p_values, symmetry_p_values
-from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.errors import UserError, check_seed
 from pyro_latents.fields import plain
 from pyro_latents.guides import check_guide, own
 from pyro_latents.guides.refined import Refined
-from pyro_latents.plots import learning_curve, rank_ecdfs, save
-from pyro_latents.runs.annealing import Annealing, annealed_metrics
+from pyro_latents.programs import modules_of
 from pyro_latents.runs.face import Face
 from pyro_latents.runs.folder import RunFolder
+from pyro_latents.runs.measured import Measured
 from pyro_latents.runs.registry import stored_story, story_of
+from pyro_latents.runs.resumption import check_resumable
 from pyro_latents.runs.trained_model import TrainedModel
-from pyro_latents.stories.story import Parts, Story, averages, standard_errors
+from pyro_latents.stories.story import Parts, Story
 from pyro_latents.text import did_you_mean
 from pyro_latents.training.options import FitOptions
 from pyro_latents.training.step import Objective
@@ -44,8 +43,6 @@ CHECKED_POINTS = 4
 ROUNDING = ("bf16-true", "16-true")
 # After the name of a guide that has no import path: no name or path ends so.
 OBJECT = " (object)"
-# What a calibration simulates where it is not told how much.
-CALIBRATED_POINTS = 500
 RECORDED = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
 
 # Pyro's handlers and where its parameters live are the process's, and so is the random state.
@@ -208,7 +205,10 @@ class Recipe(Parts):
         with folder.held() if first else nullcontext():
             resume = resume and folder.is_started()
             if first and resume:
-                self._check_resumable(folder, config, fit_options)
+                loader = self.loader("train")
+                assert loader is not None
+                published = _stored(story_of(self.name, as_published=True))
+                check_resumable(folder, config, published, len(loader))
                 folder.clean()
             elif first:
                 folder.begin(config)
@@ -231,7 +231,7 @@ class Recipe(Parts):
         if not isinstance(self._guide, str):
             fewer = self.first_batch("train", size=CHECKED_POINTS - 1)
             own.check_trainable(self.model, self.guide, batch, fewer)
-        modules = [p for p in (self.model, self.guide) if isinstance(p, nn.Module)]
+        modules = modules_of(self.model, self.guide)
         if self.is_frozen and not any(p.requires_grad for m in modules for p in m.parameters()):
             raise UserError(
                 f"the guide {self.guide_name} has no parameters but the model's, and nothing is "
@@ -275,48 +275,8 @@ class Recipe(Parts):
                 f"is: give {options.precision.replace('true', 'mixed')}."
             )
 
-    def _check_resumable(
-        self, folder: RunFolder, ours: dict[str, Any], options: FitOptions
-    ) -> None:
-        """Raise if the run in the folder is of another recipe, or has been trained for longer."""
-        theirs = folder.read_config()
-        # A run from before a setting existed had its default.
-        found = {**ours["training"], **_stored(story_of(self.name, as_published=True))}
-        found |= {**theirs["training"], **theirs, **theirs["settings"]}
-        asked = {**ours["training"], **ours, **ours["settings"]}
-        model, asked_model = (c.get("model_from", {}).get("hash") for c in (theirs, ours))
-        if model != asked_model:
-            raise UserError(
-                f"{folder.path} was trained with another --model-from: resume with the same, or "
-                "give another --out."
-            )
-        # It may be resumed for more epochs, and elsewhere.
-        fixed = {"guide", "seed", "limit_train", "precision", *ours["settings"]} - {"epochs"}
-        for key in ("recipe", *sorted(fixed)):
-            if found[key] != asked[key]:
-                raise UserError(
-                    f"{folder.path} was trained with {key} {found[key]}, not {asked[key]}: "
-                    "resume with the same options, or give another --out."
-                )
-        loader = self.loader("train")
-        assert loader is not None
-        done, last = folder.step(), options.last_step(len(loader))
-        if self.story.schedule == "fall":
-            begun = {name: theirs["training"][name] for name in ("epochs", "steps")}
-            length = FitOptions(**begun).last_step(len(loader))
-            if last != length:
-                raise UserError(
-                    f"the learning rates of {folder.path} fall to zero at step {length}, not "
-                    f"{last}: resume with the same --epochs or --steps, or give another --out."
-                )
-        if last < done:
-            raise UserError(
-                f"{folder.path} has been trained for {done} steps, more than the {last} that "
-                "are asked for: give more, or leave it as it is."
-            )
 
-
-class Run(Face):
+class Run(Face, Measured):
     """A trained recipe on disk.
 
     Args:
@@ -344,11 +304,6 @@ class Run(Face):
         self._data_dir = data_dir
         self._data = data
         self._guide = guide
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """What was measured of the run so far."""
-        return self.folder.read_metrics()
 
     @property
     def story(self) -> Story:
@@ -386,9 +341,8 @@ class Run(Face):
                 f"guide {recipe.guide_name}: it was written by another version of them; train the "
                 "run anew."
             ) from error
-        for program in (recipe.model, recipe.guide):
-            if isinstance(program, nn.Module):
-                program.eval()
+        for program in modules_of(recipe.model, recipe.guide):
+            program.eval()
         if isinstance(recipe.guide, Refined):
             recipe.guide.refining = True
         recipe.freeze(self.config.get("model_from"))
@@ -399,95 +353,6 @@ class Run(Face):
     def parts(self) -> Parts:
         """The trained parts."""
         return self.recipe
-
-    def evaluate(
-        self,
-        *,
-        particles: int = 1000,
-        likelihood_points: int = 1000,
-        limit_test: int | None = None,
-        evidence: str = "iwae",
-        annealed_points: int = 100,
-        chains: int = 8,
-        temperatures: int = 100,
-    ) -> dict[str, float]:
-        """Measure the run on test data and add the metrics to ``metrics.json``.
-
-        Args:
-            particles: Importance samples for the marginal likelihood of a data point.
-            likelihood_points: Test points to estimate it for, the first ones.
-            limit_test: Test points to use, None for all.
-            evidence: ``ais`` to add a lower bound of the marginal likelihood by annealing, and
-                ``interval`` for the width of an interval on simulated data as well.
-            annealed_points: Test points to anneal, the first ones, and simulated ones.
-            chains: Chains of the annealing for each of them.
-            temperatures: Steps of the annealing.
-        """
-        annealing = Annealing(evidence, annealed_points, chains, temperatures)
-        # What is there must be readable before minutes are spent on what is added.
-        self.folder.read_metrics()
-        found = self.measure(
-            particles=particles, likelihood_points=likelihood_points, limit_test=limit_test
-        )
-        test = self.parts.batches("test", limit=limit_test)
-        found |= averages(annealed_metrics(self.parts, test, annealing))
-        self.folder.add_metrics(found)
-        return self.metrics
-
-    def measure(
-        self, *, particles: int, likelihood_points: int, limit_test: int | None
-    ) -> dict[str, float]:
-        """Return what `evaluate` measures, and write nothing; the arguments are its own."""
-        check_counts(1, limit_test=limit_test)
-        sampling = ImportanceSampling(particles, likelihood_points)
-        batches = self.parts.batches("test", limit=limit_test)
-        metrics = self.parts.story.metrics(self.parts, batches, sampling)
-        return {"test_points": len(batches), **averages(metrics), **standard_errors(metrics)}
-
-    def calibrate(
-        self, *, points: int | None = None, draws: int = 200
-    ) -> tuple[dict[str, float], Path]:
-        """Rank true latent variables under the guide, on data simulated from the model.
-
-        Args:
-            points: Data points to simulate, no more than there are test points; None for 500,
-                or as many as there are.
-            draws: Of the guide for each of them.
-
-        Returns:
-            The p-value of uniform ranks by site, and the path of the figure. Both p-values, this
-            one and that of ranks that are symmetric (`symmetry_p_values`), are added to
-            ``metrics.json``.
-        """
-        check_counts(2, points=points)
-        check_counts(1, draws=draws)
-        # What is there must be readable before minutes are spent on what is added.
-        self.folder.read_metrics()
-        available = len(self.parts.splits.test)
-        points = min(CALIBRATED_POINTS, available) if points is None else points
-        if points > available:
-            raise UserError(
-                f"--points {points} are more than the {available} test points, whose classes and "
-                "sets the simulated ones share: give fewer."
-            )
-        torch.manual_seed(self.parts.seed)
-        batch = self.parts.first_batch("test", size=points)
-        ranks = calibrate(self.parts.model, self.parts.guide, *batch, num_draws=draws)
-        found = p_values(ranks)
-        metrics = {f"calibration_p_{site}": p for site, p in found.items()}
-        for site, p in symmetry_p_values(ranks).items():
-            metrics[f"calibration_p_symmetric_{site}"] = p
-        self.folder.add_metrics(metrics)
-        figure = rank_ecdfs(ranks, {site: band(*r.shape) for site, r in ranks.items()})
-        return found, save(figure, self.folder.figures_path / "calibration.png")
-
-    def plot(self) -> list[Path]:
-        """Draw the learning curve and the story's figures; return the pictures' paths."""
-        history = self.folder.read_history()
-        torch.manual_seed(self.parts.seed)
-        figures = {**self.parts.story.figures(self.parts), "history": learning_curve(history)}
-        folder = self.folder.figures_path
-        return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
     def _given_guide(self) -> str | Callable:
         """The guide it was opened with, else the name or path that it was trained with."""
