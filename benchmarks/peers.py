@@ -6,7 +6,8 @@ layout, as its users write them. On dense layers pyroVED trains its iVAE, of the
 batches and takes its steps as its own trainer does; nothing is evaluated or saved. Contestants
 take turns; times are of the processor; medians of the ratios of neighbouring epochs are printed.
 
-The peers are no dependency of this package:
+The peers are no dependency of this package, and install a package named `tests`, so give them an
+environment of their own:
 
     pip install pythae pyroved
     python benchmarks/peers.py [--rounds 10] [--threads 1] [--out peers.json]
@@ -17,7 +18,6 @@ import json
 import logging
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -33,16 +33,13 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import CallbackHandler
-from story_steps import CAPTURED_FROM, LAST, plain, processor
+from story_steps import captured_loop, plain, processor, with_noise
 from torch import Tensor
+from turns import in_turns
 
 from pyro_latents import zoo
-from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.memory import keep_freed_memory
 from pyro_latents.runs.recipe import Recipe
-from pyro_latents.training.fit import check_hardware
-from pyro_latents.training.loop import Loop
-from pyro_latents.training.options import FitOptions
 
 IMAGES = 5_000
 WARM_UP = 2  # rounds
@@ -56,21 +53,12 @@ Epoch = Callable[[], Any]
 
 def build(kind: str) -> Recipe:
     """`vae-mnist` as published, on noise in the place of images."""
-    recipe = zoo.recipe("vae-mnist", as_published=True, **SETTINGS[kind])
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(IMAGES, *recipe.story.x_shape, generator=generator)
-    part = Examples(x, torch.arange(IMAGES) % 10)
-    recipe.splits = Splits(part, part.take(slice(0)), part, num_classes=10)
-    return recipe
+    return with_noise(zoo.recipe("vae-mnist", as_published=True, **SETTINGS[kind]), IMAGES)
 
 
 def ours(recipe: Recipe) -> Epoch:
     """An epoch of `pyro-latents train`."""
-    options = FitOptions(steps=LAST, accelerator="cpu", progress=False)
-    fabric = check_hardware(recipe, options, Path())
-    fabric.launch()
-    loop = Loop(fabric, recipe, Path())
-    loop.steps.last, loop.progress.step = LAST, CAPTURED_FROM
+    loop = captured_loop(recipe)
 
     def epoch() -> None:
         loop.batches.set_epoch(loop.progress.step // loop.epoch_length)
@@ -167,13 +155,7 @@ CONTESTS: dict[str, dict[str, Callable[[Recipe], Epoch]]] = {
 def contest(kind: str, rounds: int) -> dict[str, float]:
     """Return the CPU seconds of our epoch, and how many times that of others it is faster."""
     epochs = {name: make(build(kind)) for name, make in CONTESTS[kind].items()}
-    seconds: dict[str, list[float]] = {name: [] for name in epochs}
-    for number in range(WARM_UP + rounds):
-        for name, epoch in epochs.items():
-            began = time.process_time()
-            epoch()
-            if number >= WARM_UP:
-                seconds[name].append(time.process_time() - began)
+    seconds = in_turns(epochs, rounds, warm_up=WARM_UP)
     found = {"seconds": median(seconds["ours"])}
     for name, measured in seconds.items():
         if name != "ours":

@@ -35,6 +35,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
+from turns import in_turns
 
 from pyro_latents import SVI, captured, zoo
 from pyro_latents.data.batches import Batches
@@ -144,11 +145,16 @@ def build(name: str) -> Recipe:
     """A recipe on noise in the place of images, the same at each call."""
     recipe = zoo.recipe(name, as_published=True, **STORIES[name][1])
     if recipe.story.data == "mnist":
-        generator = torch.Generator().manual_seed(0)
-        size = STEPS_PER_BLOCK * recipe.story.batch_size
-        x = torch.rand(size, *recipe.story.x_shape, generator=generator)
-        part = Examples(x, torch.arange(size) % CLASSES)
-        recipe.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
+        return with_noise(recipe, STEPS_PER_BLOCK * recipe.story.batch_size)
+    return recipe
+
+
+def with_noise(recipe: Recipe, size: int) -> Recipe:
+    """A recipe with so many images of noise in the place of its data."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(size, *recipe.story.x_shape, generator=generator)
+    part = Examples(x, torch.arange(size) % CLASSES)
+    recipe.splits = Splits(part, part.take(slice(0)), part, num_classes=CLASSES)
     return recipe
 
 
@@ -194,15 +200,19 @@ def by_svi(recipe: Recipe, batches: list[Batch]) -> Block:
     return block
 
 
-def by_trainer(recipe: Recipe, batches: list[Batch], precision: str, *, eager: bool) -> Block:
-    """The steps of `pyro-latents train`."""
+def captured_loop(recipe: Recipe, precision: str = "32-true", *, eager: bool = False) -> Loop:
+    """The training loop of a recipe, from where on steps are captured."""
     options = FitOptions(steps=LAST, accelerator="cpu", precision=precision, progress=False)
     fabric = check_hardware(recipe, options, Path())
     fabric.launch()
     loop = Loop(fabric, recipe, Path(), eager=eager)
-    loop.steps.last = LAST
-    # From here on steps are captured.
-    loop.progress.step = CAPTURED_FROM
+    loop.steps.last, loop.progress.step = LAST, CAPTURED_FROM
+    return loop
+
+
+def by_trainer(recipe: Recipe, batches: list[Batch], precision: str, *, eager: bool) -> Block:
+    """The steps of `pyro-latents train`."""
+    loop = captured_loop(recipe, precision, eager=eager)
 
     def block() -> None:
         for batch in batches:
@@ -236,13 +246,7 @@ def contest(name: str, rounds: int, *, bf16: bool) -> dict[str, Any]:
     contestants["captured"] = by_trainer(build(name), batches, "32-true", eager=False)
     if bf16 and loss is not None:
         contestants["bf16"] = by_trainer(build(name), batches, "bf16-mixed", eager=False)
-    seconds: dict[str, list[float]] = {kind: [] for kind in contestants}
-    for number in range(WARM_UP + rounds):
-        for kind, block in contestants.items():
-            began = time.process_time()
-            block()
-            if number >= WARM_UP:
-                seconds[kind].append(time.process_time() - began)
+    seconds = in_turns(contestants, rounds, warm_up=WARM_UP)
     base = next(iter(contestants))
     found: dict[str, Any] = {"milliseconds": 1e3 * median(seconds[base]) / STEPS_PER_BLOCK}
     for kind, measured in seconds.items():

@@ -21,6 +21,7 @@ from statistics import median
 import pyro
 import torch
 from torch import Tensor
+from turns import in_turns
 
 from pyro_latents import zoo
 from pyro_latents.memory import keep_freed_memory
@@ -97,14 +98,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     keep_freed_memory()
     kinds = steps(given.recipe, given.decoder, given.batch_size, given.set_size)
-    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(given.rounds + 3):
-        for kind, step in kinds.items():
-            began = time.perf_counter()
-            step()
-            seconds[kind].append(time.perf_counter() - began)
-    # The first rounds are a warm-up.
-    pairs = list(zip(seconds["labelled"][3:], seconds["unlabelled"][3:], strict=True))
+    seconds = in_turns(kinds, given.rounds, warm_up=3, clock=time.perf_counter)
+    pairs = list(zip(seconds["labelled"], seconds["unlabelled"], strict=True))
     ratio = median(b / a for a, b in pairs)
     result = {
         "recipe": given.recipe,
