@@ -283,15 +283,12 @@ class SeparateViews(PyroModule):
 
     def forward(self, x: Tensor | None = None, *views: Tensor, size: int = 1) -> None:
         """Run the generative process; the arguments are those of `TripletTVAE`."""
-        seen = (x, *views) if x is not None else (None,) * (1 + self.num_views)
+        names = ["x", *(f"x{i}" for i in range(1, self.num_views + 1))]
+        seen = (x, *views) if x is not None else (None,) * len(names)
         with pyro.plate("data", size if x is None else len(x), dim=-1):
-            for i, (name, image) in enumerate(zip(self.names(), seen, strict=True)):
+            for i, (name, image) in enumerate(zip(names, seen, strict=True)):
                 z = pyro.sample(f"z{i}", self.image.prior())
                 pyro.sample(name, self.image.likelihood(self.image.decoder(z)), obs=image)
-
-    def names(self) -> list[str]:
-        """Return the sites of the images."""
-        return ["x", *(f"x{i}" for i in range(1, self.num_views + 1))]
 
     def image_model(self) -> VAE:
         """Return the model of one image."""

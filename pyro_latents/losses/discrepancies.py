@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_latents.errors import UserError
-from pyro_latents.losses.kernels import RBF, Kernel, Moments, mmd_squared, normal_mmd_squared
+from pyro_latents.losses.kernels import (
+    RBF,
+    InverseMultiquadric,
+    Kernel,
+    Moments,
+    mmd_squared,
+    normal_mmd_squared,
+)
 from pyro_latents.programs import Site
 
 PARTICLES = "num_particles_vectorized"  # the plate that `pyro.infer.ELBO` wraps around both
@@ -23,21 +30,22 @@ PARTICLES = "num_particles_vectorized"  # the plate that `pyro.infer.ELBO` wraps
 DRAWS = 8
 
 
-def within(guide_site: Site, model_site: Site, kernel: Kernel) -> Tensor:
+def within(guide_site: Site, model_site: Site, kernel: Kernel | None) -> Tensor:
     r"""Return the discrepancy between two distributions of each data point, summed over them.
 
     .. math:: \sum_i w_i \, \mathrm{MMD}^2[q_i, p_i]
 
     The weights are the scales of the data points that are not masked. It is exact where both are
-    normals with independent coordinates, or points, and the kernel is Gaussian; otherwise it is
-    estimated, without bias, by draws of both.
+    normals with independent coordinates, or points, and the kernel is Gaussian, as it then is if
+    none is given; otherwise it is estimated, without bias, by draws of both.
     """
     q, p = guide_site["fn"], model_site["fn"]
     batch = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
     q_moments, p_moments = moments(q), moments(p)
-    if isinstance(kernel, RBF) and q_moments is not None and p_moments is not None:
-        squared = normal_mmd_squared(q_moments, p_moments, kernel)
+    if q_moments is not None and p_moments is not None and isinstance(kernel, RBF | None):
+        squared = normal_mmd_squared(q_moments, p_moments, kernel or RBF())
     else:
+        kernel = kernel or InverseMultiquadric()
         squared = mmd_squared(_draws(q, batch), _draws(p, batch), kernel)
     return _weighted(squared.expand(batch), guide_site, model_site).sum()
 
@@ -64,24 +72,23 @@ def moments(distribution: Any) -> Moments | None:
 
 def across(
     pairs: Sequence[tuple[Site, Site]],
-    kernel: Kernel,
+    kernel: Kernel | None,
     *,
-    beside: Sequence[Sequence[Site]] = (),
-    unbiased: bool = True,
+    beside: Sequence[Sequence[Site]],
+    unbiased: bool,
 ) -> Tensor:
     """Return the discrepancy between the guide's values and draws of the model, over data points.
 
     Args:
         pairs: The site of the guide, and that of the model, of each particle; they are pooled.
-        kernel: The kernel.
+        kernel: The kernel; the inverse multiquadric mixture if none is given.
         beside: Sites of the guide, of each particle, whose values stand beside both samples.
         unbiased: Whether to use the unbiased estimator, which needs two data points.
 
     Raises:
         UserError: if the unbiased estimator meets a single data point.
     """
-    others = beside or [()] * len(pairs)
-    samples = [_sample_pair(*pair, own) for pair, own in zip(pairs, others, strict=True)]
+    samples = [_sample_pair(*pair, own) for pair, own in zip(pairs, beside, strict=True)]
     x, y, weights = (torch.cat(parts) for parts in zip(*samples, strict=True))
     particles, n, _ = x.shape
     frames = pairs[0][1]["cond_indep_stack"]
@@ -103,16 +110,16 @@ def across(
             f"TraceMMD_ELBO needs two data points or more at site {pairs[0][1]['name']!r} for the "
             "unbiased estimator; got 1. Use larger batches (drop the last), or unbiased=False."
         )
+    kernel = kernel or InverseMultiquadric()
     return mass * mmd_squared(x, y, kernel, groups=groups, weights=weights, unbiased=unbiased)
 
 
 def _sample_pair(guide_site: Site, model_site: Site, beside: Sequence[Site]) -> tuple[Tensor, ...]:
     """Return the guide's values, fresh draws (`particles n dim` each), and `particles n`."""
     q, p = guide_site["fn"], model_site["fn"]
-    draw = p.rsample() if p.has_rsample else p.sample()
     batch = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
     weights = _weighted(guide_site["value"].new_ones(batch), guide_site, model_site)
-    value, draw = (_flat(v, f, batch) for v, f in ((guide_site["value"], q), (draw, p)))
+    value, draw = (_flat(v, f, batch) for v, f in ((guide_site["value"], q), (p(), p)))
     if beside:
         own = torch.cat([_flat(site["value"], site["fn"], batch) for site in beside], dim=-1)
         value, draw = torch.cat([value, own], dim=-1), torch.cat([draw, own], dim=-1)
@@ -135,8 +142,7 @@ def _flat(value: Tensor, fn: Any, batch: torch.Size) -> Tensor:
 def _draws(fn: Any, batch: torch.Size) -> Tensor:
     """Draws of each data point, `*batch DRAWS dim`."""
     shape = torch.Size([DRAWS])
-    draws = fn.rsample(shape) if fn.has_rsample else fn.sample(shape)
-    return _flat(draws, fn, shape + batch).movedim(0, -2)
+    return _flat(fn(shape), fn, shape + batch).movedim(0, -2)
 
 
 def _weighted(numbers: Tensor, guide_site: Site, model_site: Site) -> Tensor:

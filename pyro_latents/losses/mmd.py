@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pyro_latents.errors import UserError
 from pyro_latents.losses.analytic import Sites, Terms, TraceAnalytic_ELBO, sites_of
-from pyro_latents.losses.discrepancies import across, moments, within
-from pyro_latents.losses.kernels import RBF, InverseMultiquadric, Kernel
+from pyro_latents.losses.discrepancies import across, within
+from pyro_latents.losses.kernels import Kernel
 from pyro_latents.programs import Site
 from pyro_latents.text import did_you_mean
 
@@ -209,17 +209,14 @@ class TraceMMD_ELBO(TraceAnalytic_ELBO):
         for pair in pairs:
             self._check_draws(name, *pair)
         if parents and self.compare == "conditional":
-            exact = all(moments(site["fn"]) is not None for site in pairs[0])
-            kernel = self.kernel or (RBF() if exact else InverseMultiquadric())
-            total = sum(within(*pair, kernel) for pair in pairs) / self.num_particles
+            total = sum(within(*pair, self.kernel) for pair in pairs) / self.num_particles
         else:
             joint = parents if self.compare == "joint" else []
             beside = [
                 [guide.nodes[parent] for parent in joint if parent in guide.nodes]
                 for _, guide in particles
             ]
-            kernel = self.kernel or InverseMultiquadric()
-            total = across(pairs, kernel, beside=beside, unbiased=self.unbiased)
+            total = across(pairs, self.kernel, beside=beside, unbiased=self.unbiased)
         self._check_finite(name, total, *pairs[0])
         return total
 

@@ -145,7 +145,7 @@ def from_curves(parts: Parts) -> dict[str, float]:
 def untrained(context: Context, recipe: str, **numbers: Any) -> list[Parts]:
     """What the trainings of each seed begin with, after what is done before the first step."""
     found: list[Parts] = []
-    for seed in _seeds(context):
+    for seed in context.seeds:
         parts = context.job(recipe, "untrained", seed=seed, numbers=numbers).build()
         begin = parts.plan.milestones.get(0)
         if begin is not None:
@@ -153,10 +153,6 @@ def untrained(context: Context, recipe: str, **numbers: Any) -> list[Parts]:
             begin()
         found.append(parts)
     return found
-
-
-def _seeds(context: Context) -> range:
-    return range(context.seed, context.seed + context.budget.own.get("seeds", 1))
 
 
 def _of_straight_lines(parts: Parts, vaells: Parts) -> float:
@@ -182,11 +178,11 @@ def trained(context: Context, data: str) -> list[dict[str, Parts]]:
     names = {**BASELINES, "VAELLS": "vaells"}
     jobs = [
         context.job(f"{story}-{data}", f"{story} {data} {seed}", seed=seed, cost=_cost(story))
-        for seed in _seeds(context)
+        for seed in context.seeds
         for story in names.values()
     ]
     parts = iter(each.to("cpu") for each in context.train(jobs))
-    return [{name: next(parts) for name in names} for _ in _seeds(context)]
+    return [{name: next(parts) for name in names} for _ in context.seeds]
 
 
 def _cost(story: str) -> float:

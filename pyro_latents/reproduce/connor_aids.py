@@ -77,6 +77,6 @@ def _trained(context: Context, data: str, options: dict[str, Any]) -> list[Parts
         context.job(
             f"vaells-{data}", f"vaells {data} {words} {seed}", seed=seed, numbers=options, cost=1.0
         )
-        for seed in range(context.seed, context.seed + context.budget.own.get("seeds", 1))
+        for seed in context.seeds
     ]
     return [parts.to("cpu") for parts in context.train(jobs)]

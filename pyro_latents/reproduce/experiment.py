@@ -64,6 +64,11 @@ class Context:
     seed: int = 0
     processes: int | None = None
 
+    @property
+    def seeds(self) -> range:
+        """The seeds of the trainings of one row: as many as the budget has."""
+        return range(self.seed, self.seed + self.budget.own.get("seeds", 1))
+
     def job(self, recipe: str, folder: str, **options: Any) -> Job:
         """Return a training with this seed and budget, and other fields of the job.
 
@@ -198,6 +203,12 @@ def labels(examples: Examples) -> Tensor:
 def tiled(images: Tensor) -> Tensor:
     """Lay images, `rows columns channels height width`, out as one `height width *channels`."""
     return images.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).squeeze(-1)
+
+
+def lattice(side: Tensor) -> Tensor:
+    """Return the points of a square, `side side 2`, the second coordinate rising upwards."""
+    second, first = torch.meshgrid(side.flip(0), side, indexing="ij")
+    return torch.stack([first, second], -1)
 
 
 def hardware() -> str:

@@ -105,11 +105,6 @@ def held_out(data: str) -> int:
     return 180 if data == "digits" else 10_000
 
 
-def seeds(context: Context) -> list[int]:
-    """Return the seeds of the trainings of one row: as many as the budget has."""
-    return [context.seed + i for i in range(context.budget.own.get("seeds", 1))]
-
-
 def settings_of(context: Context, data: str, z_dim: int, **own: Any) -> dict[str, Any]:
     """Return what a result says of the training of its models, that of a TVAE among them."""
     return {**job_of(context, "TVAE", data, z_dim).settings(*SETTINGS), **own}
@@ -161,7 +156,7 @@ def figure4(context: Context) -> Result:
         title="Squared error per pixel of the image decoded half way between its two views",
         columns=["model", "half way", "reconstruction", "ratio"],
         rows=rows,
-        settings={**settings_of(context, data, Z_DIM, triplets=triplets), "z_dim": Z_DIM},
+        settings=settings_of(context, data, Z_DIM, triplets=triplets),
         figures=[context.save(figure, "giannone-figure4")],
         notes=["The views are those of training, crops included. The paper has pictures only."],
     )

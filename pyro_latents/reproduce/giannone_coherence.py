@@ -53,7 +53,8 @@ def ablation(context: Context) -> Result:
 def _watched(job: Job) -> list[float | None]:
     """Train, and measure transfer and turns on validation data."""
     began = time.perf_counter()
-    probe, parts = probed(job, validation=True), job.train().parts
+    parts = job.train().parts
+    probe = probed(job, parts, validation=True)
     options = {"triplets": triplets_of(job.context), "seed": job.context.seed}
     found, _ = turns(parts, parts.splits.validation, **options)
     return [*probe, *found, round(time.perf_counter() - began)]

@@ -23,7 +23,6 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.knn import knn_accuracies, whitened
 from pyro_latents.reproduce.experiment import Budget, Context, Result, experiment, labels
 from pyro_latents.reproduce.giannone import TAKES, held_out
-from pyro_latents.stories.triplet_tvae.batches import shrunken
 
 FRAME = 28  # pixels a side, of the paper's encoder
 CANVAS = 40  # of affNIST
@@ -87,8 +86,8 @@ def on_frame(examples: Examples, frame: str) -> Examples:
     factor, (height, width) = FRAMES[frame], examples.x.shape[-2:]
     if min(height, width) < FRAME:
         raise UserError(f"images of {height}x{width} pixels are too small for {FRAME}x{FRAME}.")
-    if (height, width) == (FRAME, FRAME):
-        return smaller(examples, factor)
+    if (height, width) == (FRAME, FRAME) and factor == 1:
+        return examples
     matrix = factor * torch.eye(2, device=examples.device)
     x = torch.cat([move(x, matrix, size=(FRAME, FRAME)) for x in examples.x.split(10_000)])
     return Examples(x, examples.y, provenance=examples.provenance)
@@ -101,7 +100,7 @@ def pixels(x: Tensor) -> Tensor:
 
 def principal_components(x: Tensor, size: int) -> Encoder:
     """Return the projection on the first principal components of images."""
-    pca = PCA(size, random_state=0, svd_solver="covariance_eigh").fit(pixels(x).numpy(force=True))
+    pca = PCA(size, svd_solver="covariance_eigh").fit(pixels(x).numpy(force=True))
     mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T)
     return lambda images: (pixels(images).cpu() - mean) @ axes
 
@@ -123,10 +122,11 @@ def floors(context: Context) -> Result:
     sources = [context.data] if context.data else ["mnist", "fashion-mnist"]
     rows = []
     for frame in FRAMES:
+        # Of both sources they are the same images.
+        probed = [transfer_data(sources[0], context, frame, validation=v) for v in (True, False)]
         for source in sources:
-            probed = [transfer_data(source, context, frame, validation=v) for v in (True, False)]
             splits = load(source, context.data_dir, validation=held_out(source))
-            fitted = smaller(splits.train, FRAMES[frame]).x
+            fitted = on_frame(splits.train, frame).x
             encoders: dict[str, Encoder] = {"pixels": pixels} if source == sources[0] else {}
             for size in SIZES:
                 encoders[f"PCA {size}, {source}"] = principal_components(fitted, size)
@@ -165,13 +165,3 @@ def _rows(frame: str, name: str, encode: Encoder, probed: list[Known]) -> list[l
         seconds = round(time.perf_counter() - began)
         rows.append([frame, name, "yes" if whiten else "no", *watched, best, test, seconds])
     return rows
-
-
-def smaller(examples: Examples, factor: float) -> Examples:
-    """Return images made smaller about their middle, a few thousand at a time."""
-    x = (
-        examples.x
-        if factor == 1
-        else torch.cat([shrunken(x, factor) for x in examples.x.split(10_000)])
-    )
-    return Examples(x, examples.y, provenance=examples.provenance)

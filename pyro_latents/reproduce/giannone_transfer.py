@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pyro_latents.data.examples import Splits
 from pyro_latents.data.sources import load
 from pyro_latents.evaluation.knn import knn_accuracy
 from pyro_latents.reproduce.experiment import (
@@ -24,7 +26,6 @@ from pyro_latents.reproduce.giannone import (
     TAKES,
     held_out,
     job_of,
-    seeds,
     settings_of,
 )
 from pyro_latents.reproduce.giannone_floors import (
@@ -32,13 +33,14 @@ from pyro_latents.reproduce.giannone_floors import (
     Encoder,
     Known,
     accuracies,
+    on_frame,
     pixels,
     principal_components,
     reads,
     sized,
-    smaller,
     transfer_data,
 )
+from pyro_latents.stories.story import Parts
 from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
 # Table 1: model and z_dim -> accuracy on affNIST and on its own test data, by training data.
@@ -91,7 +93,7 @@ def figure2(context: Context) -> Result:
     """Accuracy on affNIST against the number of labels, over 20 draws of them (figure 2)."""
     data = context.data or "fashion-mnist"
     models = ("VAE", "VAE+", "TVAE")
-    jobs = [job_of(context, kind, data, 100, seed=s) for kind in models for s in seeds(context)]
+    jobs = [job_of(context, kind, data, 100, seed=s) for kind in models for s in context.seeds]
     known = transfer_data(data, context, "middle", validation=False)
     counts = [count for count in LABELS if count <= len(known.labelled)]
     found: dict[str, list[list[list[float]]]] = {kind: [] for kind in models}
@@ -124,24 +126,22 @@ def figure2(context: Context) -> Result:
 
 def _table(context: Context, sources: Sequence[str], sizes: Sequence[int]) -> Result:
     """The rows of table 1: what needs no network, then the models, in both frames."""
+    keys = list(product(FRAMES, MODELS, sources, sizes, context.seeds))
     jobs = [
         job_of(context, kind, data, size, seed=seed, **_frame_numbers(frame))
-        for frame in FRAMES
-        for kind in MODELS
-        for data in sources
-        for size in sizes
-        for seed in seeds(context)
+        for frame, kind, data, size, seed in keys
     ]
-    found = dict(zip([job.folder for job in jobs], context.apply(_tested, jobs), strict=True))
+    found = dict(zip(keys, context.apply(_tested, jobs), strict=True))
     rows: list[list[Any]] = []
     for frame in FRAMES:
-        for code, size in [("pixels", None), *(("PCA", size) for size in sizes)]:
-            alone = [[_without_network(context, code, size, data, frame)] for data in sources]
-            rows.append([frame, code, size, *_cells(alone, [None] * len(sources))])
+        for size in (None, *sizes):
+            alone = [[_without_network(context, size, data, frame)] for data in sources]
+            cells = _cells(alone, [None] * len(sources))
+            rows.append([frame, "PCA" if size else "pixels", size, *cells])
         for kind in MODELS:
             for size in sizes:
                 probes = [
-                    [found[job.folder] for job in jobs if _is_of(job, frame, kind, size, data)]
+                    [found[frame, kind, data, size, seed] for seed in context.seeds]
                     for data in sources
                 ]
                 papers = [TABLE1.get((kind, size), {}).get(data) for data in sources]
@@ -151,7 +151,7 @@ def _table(context: Context, sources: Sequence[str], sizes: Sequence[int]) -> Re
         columns += [f"{data} transfer: paper", "plain", "error", "whitened", "error"]
         columns += [f"{data} own: paper", "plain", "whitened"]
     provenance = transfer_data(sources[0], context, "middle", validation=False).asked.provenance
-    own = {"transfer_data": provenance, "seeds": len(seeds(context)), **CHOSEN}
+    own = {"transfer_data": provenance, "seeds": len(context.seeds), **CHOSEN}
     return Result(
         title="Accuracy (%) of nearest neighbours: transfer to affNIST, and own test data",
         columns=columns,
@@ -161,18 +161,10 @@ def _table(context: Context, sources: Sequence[str], sizes: Sequence[int]) -> Re
     )
 
 
-def _is_of(job: Job, frame: str, kind: str, size: int, data: str) -> bool:
-    """Whether a training belongs to a row, and to the columns of its data."""
-    numbers = job.numbers
-    return (job.label, numbers["z_dim"], numbers["data"]) == (kind, size, data) and (
-        _frame_of(job) == frame
-    )
-
-
 def _cells(by_source: list[list[Probe]], papers: Sequence[Any]) -> list[Any]:
     """The cells of a row: of each training data the paper's, and ours over the seeds."""
     cells: list[Any] = []
-    for probes, paper in zip(by_source, papers, strict=False):
+    for probes, paper in zip(by_source, papers, strict=True):
         mine = [
             mean_and_error([value for value in values if value is not None])[:2]
             for values in zip(*probes, strict=True)
@@ -191,32 +183,22 @@ def _frame_of(job: Job) -> str:
     return next(frame for frame, factor in FRAMES.items() if factor == shrink)
 
 
-def _without_network(
-    context: Context, code: str, size: int | None, data: str, frame: str
-) -> Probe:
+def _without_network(context: Context, size: int | None, data: str, frame: str) -> Probe:
+    """Neighbours on principal components, as many as the size, or on pixels without one."""
     splits = load(data, context.data_dir, validation=held_out(data))
-    fitted = smaller(splits.train, FRAMES[frame])
-    encode = principal_components(fitted.x, size) if size else pixels
-    own = sized(context, splits, validation=False)
-    return _probe(encode, context, data, frame, own, validation=False, plain=code == "pixels")
+    encode = principal_components(on_frame(splits.train, frame).x, size) if size else pixels
+    return _probe(encode, splits, context, data, frame, validation=False)
 
 
 def _probe(
-    encode: Encoder,
-    context: Context,
-    data: str,
-    frame: str,
-    own: Known,
-    *,
-    validation: bool,
-    plain: bool = False,
+    encode: Encoder, splits: Splits, context: Context, data: str, frame: str, *, validation: bool
 ) -> Probe:
     """Neighbours on codes of transfer data and of own data; pixels are not whitened."""
     other = transfer_data(data, context, frame, validation=validation)
-    own = Known(*(smaller(part, FRAMES[frame]) for part in own))
+    own = Known(*(on_frame(part, frame) for part in sized(context, splits, validation=validation)))
     figures = [
         accuracies(encode, known, (NEIGHBOURS,), whiten=whiten)[0]
-        if not (plain and whiten)
+        if not (whiten and encode is pixels)
         else None
         for known in (other, own)
         for whiten in (False, True)
@@ -226,19 +208,17 @@ def _probe(
 
 def _tested(job: Job) -> Probe:
     """Train, and probe on test data."""
-    return probed(job, validation=False)
+    return probed(job, job.train().parts, validation=False)
 
 
-def probed(job: Job, *, validation: bool) -> Probe:
-    """Train, and probe the codes of validation or of test data."""
-    parts = job.train().parts
+def probed(job: Job, parts: Parts, *, validation: bool) -> Probe:
+    """Probe the codes of validation or of test data by the trained parts of a job."""
 
     def encode(x: Tensor) -> Tensor:
         return image_codes(parts.guide, x)
 
-    own = sized(job.context, parts.splits, validation=validation)
-    data = parts.story.data
-    return _probe(encode, job.context, data, _frame_of(job), own, validation=validation)
+    context, data, frame = job.context, parts.story.data, _frame_of(job)
+    return _probe(encode, parts.splits, context, data, frame, validation=validation)
 
 
 def _by_labels(codes: list[Tensor], known: Known, count: int, seed: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,6 @@ from pyro_latents.reproduce.giannone import (
     Z_DIM,
     decoded,
     job_of,
-    seeds,
     settings_of,
     triplets_of,
 )
@@ -40,23 +40,14 @@ from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
 MAX_ANGLE, SHOWN_ANGLE = 45.0, 35.0  # degrees
 MODELS = ("TVAE, matrix", "TVAE", "VAE+")
-SMALL, LARGE, PAPER = (
-    Budget(
-        name="quick",
-        steps=1_500,
-        numbers={**FAST, "batch_size": 50},
-        test_images=500,
-        own={"seeds": 3},
-    ),
-    Budget(
-        name="hours",
-        steps=12_000,
-        numbers={**FAST, "batch_size": 50},
-        test_images=500,
-        own={"seeds": 3},
-    ),
-    BUDGETS[-1],
+QUICK = Budget(
+    name="quick",
+    steps=1_500,
+    numbers={**FAST, "batch_size": 50},
+    test_images=500,
+    own={"seeds": 3},
 )
+HOURS = replace(QUICK, name="hours", steps=12_000)
 
 
 class Turns(NamedTuple):
@@ -77,11 +68,11 @@ class Scores(NamedTuple):
     path: Path
 
 
-@experiment("giannone-figure3", (SMALL, LARGE, PAPER), takes=TAKES)
+@experiment("giannone-figure3", (QUICK, HOURS, BUDGETS[-1]), takes=TAKES)
 def figure3(context: Context) -> Result:
     """A transformation inferred from one triplet, applied to other images (figure 3)."""
     data = context.data or "mnist"
-    jobs = [job_of(context, kind, data, Z_DIM, seed=s) for kind in MODELS for s in seeds(context)]
+    jobs = [job_of(context, kind, data, Z_DIM, seed=s) for kind in MODELS for s in context.seeds]
     found = context.apply(_scores, jobs)
     rows, figures = [], []
     for kind in MODELS:

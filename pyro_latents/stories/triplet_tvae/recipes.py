@@ -130,21 +130,12 @@ class TripletTVAEStory(AffineRanges, Story):
         """Return equation (3), with the indirect term of `z0` that the paper puts in its place."""
         numbers = range(1, self.num_views + 1)
         T = ["T"] if self.views == "inverse" else [f"T{i}" for i in numbers]
-        codes = ["z", *(f"z{i}" for i in numbers)]
+        weights = dict.fromkeys(T, self.transformation_weight)
         if self.coherence == "kl":
-            return TraceMMD_ELBO(
-                dict.fromkeys(T, self.transformation_weight),
-                copies={"z0": "z"},
-                max_plate_nesting=1,
-            )
+            return TraceMMD_ELBO(weights, copies={"z0": "z"}, max_plate_nesting=1)
+        weights |= dict.fromkeys(["z", *(f"z{i}" for i in numbers)], self.coherence_weight)
         return TraceMMD_ELBO(
-            {
-                **dict.fromkeys(codes, self.coherence_weight),
-                **dict.fromkeys(T, self.transformation_weight),
-            },
-            compare=self.coherence,
-            copies={"z0": "z"},
-            max_plate_nesting=1,
+            weights, compare=self.coherence, copies={"z0": "z"}, max_plate_nesting=1
         )
 
     def build_batches(self, split: str, splits: Splits) -> BatchMaker:
