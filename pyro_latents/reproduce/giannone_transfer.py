@@ -98,7 +98,8 @@ def figure2(context: Context) -> Result:
     counts = [count for count in LABELS if count <= len(known.labelled)]
     found: dict[str, list[list[list[float]]]] = {kind: [] for kind in models}
     for job, parts in zip(jobs, context.train(jobs), strict=True):
-        codes = [image_codes(parts.guide, part.x) for part in known]
+        encode = encoder_of(parts)
+        codes = [encode(part.x) for part in known]
         found[job.label].append([_by_labels(codes, known, n, context.seed) for n in counts])
     rows = []
     figure = Figure(figsize=(5, 3.5), layout="constrained")
@@ -213,12 +214,14 @@ def _tested(job: Job) -> Probe:
 
 def probed(job: Job, parts: Parts, *, validation: bool) -> Probe:
     """Probe the codes of validation or of test data by the trained parts of a job."""
-
-    def encode(x: Tensor) -> Tensor:
-        return image_codes(parts.guide, x)
-
     context, data, frame = job.context, parts.story.data, _frame_of(job)
+    encode = encoder_of(parts)
     return _probe(encode, parts.splits, context, data, frame, validation=validation)
+
+
+def encoder_of(parts: Parts) -> Encoder:
+    """Return what maps images, wherever they are, to codes on the device of the parts."""
+    return lambda x: image_codes(parts.guide, x.to(parts.device))
 
 
 def _by_labels(codes: list[Tensor], known: Known, count: int, seed: int) -> list[float]:

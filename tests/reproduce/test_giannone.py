@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pyro import validation_enabled
 from pyro.distributions import Normal
 from sklearn.decomposition import PCA
 
@@ -24,7 +25,7 @@ from pyro_latents.reproduce.giannone_floors import (
     pixels,
     principal_components,
 )
-from pyro_latents.reproduce.giannone_transfer import Probe
+from pyro_latents.reproduce.giannone_transfer import Probe, encoder_of
 from pyro_latents.reproduce.tables import experiments, reproduce
 from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
@@ -154,6 +155,16 @@ def test_a_floor_is_the_accuracy_of_neighbours_among_pixels():
     three, one = accuracies(pixels, known, (3, 1))
     assert 95 < one < 100
     assert 95 < three < 100
+
+
+def test_images_are_encoded_on_the_device_of_the_model(tmp_path):
+    parts = job_of(context(tmp_path), "VAE+", "digits", 4).build()
+    x = parts.splits.test.x[:3]
+    encode = encoder_of(parts)
+    assert torch.equal(encode(x), image_codes(parts.guide, x))
+    parts.to("meta")
+    with validation_enabled(False):
+        assert encode(x).device.type == "meta"
 
 
 @pytest.mark.parametrize("kind", ["VAE+", "VAE"])
