@@ -20,6 +20,7 @@ import torch
 from pyro_latents import zoo
 from pyro_latents.evaluation import annealed_evidence, evidence_interval
 from pyro_latents.evaluation.evidence import log_evidence
+from pyro_latents.evaluation.paired import standard_error
 from pyro_latents.reproduce.experiment import hardware
 from pyro_latents.runs.annealing import points_alone
 from pyro_latents.text import aligned
@@ -43,7 +44,7 @@ def measured(path: str, given: argparse.Namespace) -> dict[str, Any]:
         "lower": lower.mean().item(),
         "upper": upper.mean().item(),
         "width": width.mean().item(),
-        "width_se": (width.std() / len(x) ** 0.5).item(),
+        "width_se": standard_error(width),
         "widest": width.max().item(),
         "above_2": int((width > 2).sum()),
         "cpu_seconds_per_image": seconds / len(x),
@@ -56,7 +57,7 @@ def measured(path: str, given: argparse.Namespace) -> dict[str, Any]:
         gain = (annealed - weighted).double()
         row |= {"test_images": len(x), "ais": annealed.mean().item()}
         row |= {"ais_less_iwae": gain.mean().item()}
-        row |= {"ais_less_iwae_se": (gain.std() / len(x) ** 0.5).item()}
+        row |= {"ais_less_iwae_se": standard_error(gain)}
     return row
 
 

@@ -39,9 +39,6 @@ def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> An
     `log p(x)` of a data point, see `log_evidence_without_draws`. It is there where draws have
     weights.
     """
-    import arviz
-    import xarray
-
     latents = {name: value[:POSTERIOR_DRAWS] for name, value in found.latents.items()}
     groups = {
         "posterior": _draws(latents, "data_point"),
@@ -65,9 +62,7 @@ def to_arviz(found: Replicates, prior: Mapping[str, Tensor] | None = None) -> An
         groups["sample_stats"] = groups["sample_stats"].assign(of_points)
         without = log_evidence_without_draws(found.log_weight)
         groups["log_likelihood"] = _draws({"x": without}, "data_point")
-    if is_data_tree():
-        return xarray.DataTree.from_dict(groups)
-    return arviz.InferenceData(**groups)
+    return of_groups(groups)
 
 
 def log_evidence_without_draws(log_weight: Tensor) -> Tensor:
@@ -104,6 +99,16 @@ def save_netcdf(data: Any, path: Path) -> Path:
     return path
 
 
+def of_groups(groups: Mapping[str, Any]) -> Any:
+    """Return data sets by the name of their group as the installed ArviZ has them together."""
+    import arviz
+    import xarray
+
+    if is_data_tree():
+        return xarray.DataTree.from_dict(groups)
+    return arviz.InferenceData(**groups)
+
+
 def is_data_tree() -> bool:
     """Whether the installed ArviZ has `DataTree`s (from 1.0 on) and no `InferenceData`."""
     import arviz
@@ -123,15 +128,19 @@ def _dataset(values: Mapping[str, Tensor], *dims: str) -> Any:
 
     made = datetime.now(timezone.utc).isoformat(timespec="seconds")
     about = ATTRIBUTES | {"created_at": made, "arviz_version": arviz.__version__}
-    variables = {
+    found = xarray.Dataset(variables(values, *dims), attrs=about)
+    return found.assign_coords({dim: np.arange(size) for dim, size in found.sizes.items()})
+
+
+def variables(values: Mapping[str, Tensor], *dims: str) -> dict[str, Any]:
+    """Return what an `xarray.Dataset` is made of: these dimensions, and others after them."""
+    return {
         name: (
             [*dims, *(f"{name}_dim_{i}" for i in range(value.dim() - len(dims)))],
             _array(value),
         )
         for name, value in values.items()
     }
-    found = xarray.Dataset(variables, attrs=about)
-    return found.assign_coords({dim: np.arange(size) for dim, size in found.sizes.items()})
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_latents.checks.arviz_io import is_data_tree, save_netcdf
+from pyro_latents.checks.arviz_io import of_groups, save_netcdf, variables
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.reference import Reference
 
@@ -30,8 +30,7 @@ def write_reference(
     ``posterior`` has the draws; ``constant_data`` the diagnostics of each coordinate, and whether
     the chains of a data point agree; ``observed_data`` the data.
     """
-    import arviz
-    import xarray
+    from xarray import Dataset
 
     beside = {
         f"{kind}_{name}": getattr(reference, kind)[name]
@@ -40,14 +39,12 @@ def write_reference(
     }
     beside |= {"acceptance": reference.acceptance, "is_agreed": reference.is_agreed.int()}
     groups = {
-        "posterior": _dataset(reference.draws, ("chain", "draw", "data_point")),
-        "constant_data": _dataset(beside, ("data_point",)),
-        "observed_data": _dataset({"x": x}, ("data_point",)),
+        "posterior": Dataset(variables(reference.draws, "chain", "draw", "data_point")),
+        "constant_data": Dataset(variables(beside, "data_point")),
+        "observed_data": Dataset(variables({"x": x}, "data_point")),
     }
     groups["posterior"].attrs |= {**ATTRIBUTES, **(attributes or {})}
-    if is_data_tree():
-        return save_netcdf(xarray.DataTree.from_dict(groups), path)
-    return save_netcdf(arviz.InferenceData(**groups), path)
+    return save_netcdf(of_groups(groups), path)
 
 
 def read_reference(path: Path) -> tuple[Reference, Tensor, dict[str, str]]:
@@ -75,17 +72,3 @@ def read_reference(path: Path) -> tuple[Reference, Tensor, dict[str, str]]:
 
 def _tensors(group: Any) -> dict[str, Tensor]:
     return {str(name): torch.as_tensor(found.values) for name, found in group.items()}
-
-
-def _dataset(values: Mapping[str, Tensor], dims: tuple[str, ...]) -> Any:
-    import xarray
-
-    return xarray.Dataset(
-        {
-            name: (
-                [*dims, *(f"{name}_dim_{i}" for i in range(value.dim() - len(dims)))],
-                value.detach().cpu().numpy(),
-            )
-            for name, value in values.items()
-        }
-    )

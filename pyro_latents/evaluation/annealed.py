@@ -25,22 +25,20 @@ from math import log
 from typing import Any, NamedTuple
 
 import torch
-from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_latents.errors import UserError
-from pyro_latents.evaluation.calibration import with_simulated
-from pyro_latents.evaluation.evidence import data_plate_dim, is_per_data_point
+from pyro_latents.evaluation.calibration import simulated
+from pyro_latents.evaluation.evidence import data_plate_dim, effective_sample_size, rows_of
 from pyro_latents.evaluation.paths import PARTING, Path, adapted, adapting_moves
 from pyro_latents.evaluation.target import Target
-from pyro_latents.programs import evaluation_mode, latent_sites, local_parameters
+from pyro_latents.programs import evaluation_mode, local_parameters
 from pyro_latents.progress import bar, on_terminal
 
 # Chains that move at a time: they bound the memory, and fill an accelerator.
 LANES, LANES_OF_ACCELERATOR = 800, 20_000
-# Data points that model and guide are checked on.
+# Data points that the data plate is looked for with.
 CHECKED_POINTS = 4
 
 
@@ -100,14 +98,12 @@ def annealed_evidence(
     """
     check_annealing(num_chains, num_temperatures)
     found = []
-    moves = num_temperatures + adapting_moves(num_temperatures)
-    with annealing(model, guide, batch, num_chains, moves) as (parts, prepared):
+    moves = num_temperatures
+    with annealing(model, guide, batch, num_chains, num_temperatures, moves) as (parts, prepared):
         for part in parts:
-            path = prepared(part, num_temperatures)
-            log_weights, _, acceptance = path.forward()
-            total = log_weights.logsumexp(0)
-            ess = (2 * total - (2 * log_weights).logsumexp(0)).exp()
-            found.append((total - log(num_chains), ess, acceptance))
+            log_weights, _, acceptance = prepared(part).forward()
+            log_evidence = log_weights.logsumexp(0) - log(num_chains)
+            found.append((log_evidence, effective_sample_size(log_weights), acceptance))
     return AnnealedEvidence(*joined(found))
 
 
@@ -136,58 +132,49 @@ def evidence_interval(
     """
     check_annealing(num_chains, num_temperatures)
     found = []
-    moves = 2 * num_temperatures + PARTING + adapting_moves(num_temperatures)
-    with annealing(model, guide, batch, num_chains, moves) as (parts, prepared):
+    moves = 2 * num_temperatures + PARTING
+    with annealing(model, guide, batch, num_chains, num_temperatures, moves) as (parts, prepared):
         for part in parts:
-            arguments, truth = simulated(model, *part)
-            path = prepared(arguments, num_temperatures)
+            arguments, truth = simulated(model, part, "an interval")
+            path = prepared(arguments)
             lower = path.forward()[0].logsumexp(0) - log(num_chains)
             upper = log(num_chains) - (-path.backward(truth)).logsumexp(0)
             found.append((lower, upper))
     return EvidenceInterval(*joined(found))
 
 
-def simulated(model: Callable, *batch: Any) -> tuple[list[Any], Trace]:
-    """Return arguments with data that are drawn from the model, and the run that drew them."""
-    observed = poutine.trace(model).get_trace(*batch)
-    try:
-        drawn = poutine.trace(poutine.uncondition(model)).get_trace(*batch)
-    except NotImplementedError as error:
-        raise UserError(
-            "the model's prior cannot be drawn from, as an interval must: choose a proper one."
-        ) from error
-    return with_simulated(batch, observed, drawn), drawn
-
-
 @contextmanager
 def annealing(
-    model: Callable, guide: Callable, batch: tuple[Any, ...], chains: int, moves: int
-) -> Iterator[tuple[list[list[Any]], Callable[[list[Any], int], Path]]]:
-    """Check the programs, and run them without gradients, dropout or the global parameters.
+    model: Callable,
+    guide: Callable,
+    batch: tuple[Any, ...],
+    num_chains: int,
+    num_temperatures: int,
+    moves: int,
+) -> Iterator[tuple[list[list[Any]], Callable[[list[Any]], Path]]]:
+    """Run programs without gradients, dropout or the global parameters.
 
     Yields:
         The arguments of some data points at a time, and what adapts a path for some of them. A
-        bar shows ``moves`` for each of the parts.
+        bar shows for each of the parts ``moves`` beside those of the adaptation.
     """
     size, whole = len(batch[0]), isinstance(guide, AutoGuide)
     lanes = LANES if batch[0].device.type == "cpu" else LANES_OF_ACCELERATOR
     # Pyro's automatic guides are for the batch that they have seen, and for no part of it.
-    num_parts = 1 if whole else -(-size * chains // lanes)
+    num_parts = 1 if whole else -(-size * num_chains // lanes)
     rows = -(-size // min(num_parts, size))
-    parts = [_rows(batch, size, i, i + rows) for i in range(0, size, rows)]
+    parts = [rows_of(batch, slice(i, i + rows)) for i in range(0, size, rows)]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(local_parameters(model, guide))
         stack.enter_context(evaluation_mode(model, guide))
-        few = batch if whole else _rows(batch, size, 0, CHECKED_POINTS)
-        _check_sites(model, guide, few)
-        plate_dim = data_plate_dim(model, guide, list(few))
-        shown = stack.enter_context(
-            bar(None, "annealing", total=len(parts) * moves, disable=not on_terminal())
-        )
+        few = rows_of(batch, slice(None if whole else CHECKED_POINTS))
+        plate_dim = data_plate_dim(model, guide, few)
+        total = len(parts) * (moves + adapting_moves(num_temperatures))
+        shown = stack.enter_context(bar(None, "annealing", total=total, disable=not on_terminal()))
 
-        def prepared(part: list[Any], num_temperatures: int) -> Path:
-            target = Target(model, guide, part, chains, plate_dim)
+        def prepared(part: list[Any]) -> Path:
+            target = Target(model, guide, part, num_chains, plate_dim)
             return adapted(target, num_temperatures, shown.update)
 
         yield parts, prepared
@@ -199,23 +186,9 @@ def joined(parts: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:
         yield torch.cat(values).to(torch.get_default_dtype())
 
 
-def _rows(batch: tuple[Any, ...], size: int, first: int, last: int) -> list[Any]:
-    return [a[first:last] if is_per_data_point(a, size) else a for a in batch]
-
-
 def check_annealing(num_chains: int, num_temperatures: int) -> None:
     """Raise a `UserError` unless there is a chain, and two temperatures."""
     if not num_chains >= 1:
         raise UserError(f"num_chains must be at least 1; got {num_chains}.")
     if not num_temperatures >= 2:
         raise UserError(f"num_temperatures must be at least 2; got {num_temperatures}.")
-
-
-def _check_sites(model: Callable, guide: Callable, batch: Sequence[Any]) -> None:
-    """Raise a UserError if the guide does not sample a site that is not summed over."""
-    drawn = poutine.trace(guide).get_trace(*batch)
-    replayed = poutine.trace(poutine.replay(model, drawn)).get_trace(*batch)
-    for name, site in latent_sites(replayed):
-        discrete = site["fn"].support is not None and site["fn"].support.is_discrete
-        if name not in drawn and not discrete:
-            raise UserError(f"the guide does not sample {name!r}, a latent site of the model.")

@@ -48,15 +48,9 @@ def calibrate(
         (Talts et al., 2018), https://arxiv.org/abs/1804.06788
     """
     with torch.no_grad(), local_parameters(model, guide):
-        try:
-            observed = poutine.trace(model).get_trace(*batch)
-            simulated = poutine.trace(poutine.uncondition(model)).get_trace(*batch)
-        except NotImplementedError as error:
-            raise UserError(
-                "the model's prior cannot be drawn from, as calibration must: choose a proper one."
-            ) from error
-        drawn = several(guide, num_draws, *with_simulated(batch, observed, simulated))
-    truth, ranks = dict(random_sites(simulated)), {}
+        arguments, run = simulated(model, batch, "calibration")
+        drawn = several(guide, num_draws, *arguments)
+    truth, ranks = dict(random_sites(run)), {}
     for name, site in random_sites(drawn):
         is_continuous = not site["is_observed"] and site["value"].is_floating_point()
         # What a loss marginalises by its maximum is a path of another start in model and guide.
@@ -155,8 +149,25 @@ def kolmogorov_band(count: int, level: float) -> tuple[Tensor, Tensor, Tensor]:
     return points, (points - width).clamp_min(0.0), (points + width).clamp_max(1.0)
 
 
-def with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> list[Any]:
-    """Return arguments of a model with simulated data in the place of what it observes."""
+def simulated(model: Callable, batch: Sequence[Any], what: str) -> tuple[list[Any], Trace]:
+    """Return arguments with data that are drawn from a model, and the run that drew them.
+
+    Args:
+        model: The generative model.
+        batch: Its arguments, of which those that it observes are replaced.
+        what: Needs the data, for the message where there are none.
+    """
+    try:
+        observed = poutine.trace(model).get_trace(*batch)
+        drawn = poutine.trace(poutine.uncondition(model)).get_trace(*batch)
+    except NotImplementedError as error:
+        raise UserError(
+            f"the model's prior cannot be drawn from, as {what} must: choose a proper one."
+        ) from error
+    return _with_simulated(batch, observed, drawn), drawn
+
+
+def _with_simulated(batch: Sequence[Any], observed: Trace, drawn: Trace) -> list[Any]:
     arguments = list(batch)
     for name, site in random_sites(observed):
         if not site["cond_indep_stack"]:
@@ -174,7 +185,7 @@ def with_simulated(batch: Sequence[Any], observed: Trace, simulated: Trace) -> l
                 "has to put simulated data in its place."
             )
         for i in found:
-            arguments[i] = simulated.nodes[name]["value"]
+            arguments[i] = drawn.nodes[name]["value"]
     return arguments
 
 

@@ -1,11 +1,10 @@
 """The marginal likelihood of each data point by importance sampling, with diagnostics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
@@ -15,7 +14,13 @@ from pyro_latents.data.batches import BatchMaker
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.pareto import largest_reliable_k, pareto_k
-from pyro_latents.programs import local_parameters, paired_traces, plate_nesting, random_sites
+from pyro_latents.programs import (
+    local_parameters,
+    paired_traces,
+    plate_nesting,
+    random_sites,
+    vectorised,
+)
 
 # Latent draws decoded at a time; it bounds the memory whatever the number of particles.
 CHUNK = 1000
@@ -94,7 +99,7 @@ def log_evidence(
     parts: list[Evidence] = []
     with torch.no_grad(), local_parameters(model, guide):
         for start in range(0, size, rows):
-            part = [a[start : start + rows] if is_per_data_point(a, size) else a for a in batch]
+            part = rows_of(batch, slice(start, start + rows))
             if not parts:
                 plate_dim = data_plate_dim(model, guide, part)
             log_weights = [
@@ -134,8 +139,8 @@ def weighted(
 
     The data plate is in ``plate_dim``, as `data_plate_dim` finds it.
     """
-    plate = pyro.plate("_particles", particles, dim=plate_dim - 1)
-    model_trace, guide_trace = paired_traces(plate(model), plate(guide), *batch)
+    programs = (vectorised(p, particles, -plate_dim, "_particles") for p in (model, guide))
+    model_trace, guide_trace = paired_traces(*programs, *batch)
     log_weights = _per_data_point(model_trace, plate_dim) - _per_data_point(guide_trace, plate_dim)
     return log_weights, guide_trace
 
@@ -173,17 +178,26 @@ def data_plate_dim(model: Callable, guide: Callable, batch: list[Any]) -> int:
     return plate_dim
 
 
-def is_per_data_point(argument: Any, size: int) -> bool:
-    """Whether an argument has one row for each of so many data points."""
+def rows_of(batch: Sequence[Any], rows: slice | Tensor) -> list[Any]:
+    """Return the arguments of some data points: these rows of all that has a row for each."""
+    size = len(batch[0])
+    return [a[rows] if _is_per_data_point(a, size) else a for a in batch]
+
+
+def _is_per_data_point(argument: Any, size: int) -> bool:
     return isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == size
 
 
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Return how many equal weights are worth as much as those of each data point, `batch`."""
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
 def _summarise(log_weights: Tensor) -> Evidence:
-    total = log_weights.logsumexp(0)
     return Evidence(
-        log_evidence=total - log(len(log_weights)),
-        k_hat=pareto_k(log_weights).to(total.dtype),
-        ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
+        log_evidence=log_weights.logsumexp(0) - log(len(log_weights)),
+        k_hat=pareto_k(log_weights).to(log_weights.dtype),
+        ess=effective_sample_size(log_weights),
     )
 
 

@@ -1,7 +1,8 @@
-"""Differences of two things that were measured on the same data points."""
+"""Means over data points, how far they may be off, and differences on the same data points."""
 
 from __future__ import annotations
 
+from math import nan
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,6 +32,12 @@ class PairedDifference(NamedTuple):
         return f"{self.mean:+.{digits}f} +- {self.standard_error:.{digits}f}"
 
 
+def standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of values `points`; not a number for a single one."""
+    spread = values.double().std().item() if len(values) > 1 else nan
+    return spread / len(values) ** 0.5
+
+
 def paired_difference(one: Tensor, other: Tensor) -> PairedDifference:
     """Return how much larger the second is than the first, both of shape `points`.
 
@@ -40,7 +47,4 @@ def paired_difference(one: Tensor, other: Tensor) -> PairedDifference:
         PairedDifference(mean=2.0, standard_error=1.0, points=2)
     """
     difference = (other.double() - one.double()).cpu()
-    spread = difference.std().item() if len(difference) > 1 else float("nan")
-    return PairedDifference(
-        difference.mean().item(), spread / len(difference) ** 0.5, len(difference)
-    )
+    return PairedDifference(difference.mean().item(), standard_error(difference), len(difference))

@@ -20,7 +20,6 @@ from torch import Tensor
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.annealed import annealing, check_annealing
 from pyro_latents.evaluation.draws import several
-from pyro_latents.evaluation.paths import adapting_moves
 from pyro_latents.programs import evaluation_mode, local_parameters
 
 # Chains disagree above it. Vehtari et al. ask for 1.01 of chains that are run until it is reached.
@@ -118,10 +117,10 @@ def reference_posterior(
     check_counts(2, chains=num_chains)
     check_counts(4, draws=num_draws)
     warm_up, found = int(WARM_UP * num_draws), []
-    moves = num_temperatures + adapting_moves(num_temperatures) + warm_up + num_draws
-    with annealing(model, guide, batch, num_chains, moves) as (parts, prepared):
+    moves = num_temperatures + warm_up + num_draws
+    with annealing(model, guide, batch, num_chains, num_temperatures, moves) as (parts, prepared):
         for part in parts:
-            path = prepared(part, num_temperatures)
+            path = prepared(part)
             _, point, _ = path.forward()
             kept, accepted = [], []
             for move in range(-warm_up, num_draws):

@@ -182,9 +182,13 @@ def movable_sites(model_trace: Trace, guide_trace: Trace) -> Iterator[tuple[str,
     """The continuous latent sites of the model, at the guide's values.
 
     Raises:
-        UserError: if one of them has no density that chains could move on, or a discrete one
-            cannot be summed out.
+        UserError: if the guide does not sample one of them, one has no density that chains could
+            move on, or a discrete one cannot be summed out.
     """
+    for name, site in latent_sites(model_trace):
+        discrete = site["fn"].support is not None and site["fn"].support.is_discrete
+        if name not in guide_trace and not discrete:
+            raise UserError(f"the guide does not sample {name!r}, a latent site of the model.")
     noise = {own_noise(name) for name, _ in latent_sites(model_trace)}
     for name, site in random_sites(guide_trace):
         if name not in {*model_trace.nodes, *noise} and not _is_point_mass(site):

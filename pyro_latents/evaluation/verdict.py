@@ -18,7 +18,8 @@ from pyro_latents.errors import check_counts
 from pyro_latents.evaluation.evidence import (
     CHUNK,
     data_plate_dim,
-    is_per_data_point,
+    effective_sample_size,
+    rows_of,
     weighted,
 )
 from pyro_latents.evaluation.pareto import largest_reliable_k, pareto_smoothed
@@ -113,7 +114,7 @@ def trusted_posterior(
     check_counts(2, chains=num_chains)
     log_weights, found = _weighted_draws(model, guide, batch, draws)
     smooth, k_hat = pareto_smoothed(log_weights)
-    kinds = verdicts(k_hat, (-(2 * smooth).logsumexp(0)).exp(), draws)
+    kinds = verdicts(k_hat, effective_sample_size(smooth), draws)
     chosen = torch.multinomial(smooth.exp().T, draws, replacement=True).T
     for name, values in found.items():
         at = chosen.reshape(*chosen.shape, *[1] * (values.dim() - 2)).expand_as(values)
@@ -123,8 +124,8 @@ def trusted_posterior(
     for _ in range(ROUNDS):
         if not len(rows):
             break
-        part = [a[rows] if is_per_data_point(a, len(batch[0])) else a for a in batch]
         counts = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+        part = rows_of(batch, rows)
         reference = reference_posterior(model, guide, *part, num_draws=length, **counts)
         for name, values in reference.draws.items():
             flat = values.flatten(0, 1)

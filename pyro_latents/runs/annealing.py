@@ -12,6 +12,7 @@ from pyro_latents.data.batches import BatchMaker
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.annealed import annealed_evidence, evidence_interval
 from pyro_latents.evaluation.draws import seeded_batches
+from pyro_latents.evaluation.paired import standard_error
 from pyro_latents.stories.story import Metrics, Parts
 from pyro_latents.text import did_you_mean
 
@@ -59,7 +60,7 @@ def annealed_metrics(parts: Parts, batches: BatchMaker, how: Annealing) -> Metri
     found = annealed_evidence(model, guide, x, **counts)
     metrics: Metrics = {
         "log_evidence_ais": found.log_evidence,
-        "log_evidence_ais_se": _standard_error(found.log_evidence),
+        "log_evidence_ais_se": standard_error(found.log_evidence),
         "log_evidence_ais_points": len(x),
         "log_evidence_ais_chains": how.chains,
         "log_evidence_ais_temperatures": how.temperatures,
@@ -68,9 +69,10 @@ def annealed_metrics(parts: Parts, batches: BatchMaker, how: Annealing) -> Metri
     }
     if how.evidence == "interval":
         lower, upper = evidence_interval(model, guide, x, **counts)
-        metrics["evidence_interval_width"] = upper - lower
-        metrics["evidence_interval_width_se"] = _standard_error(upper - lower)
-        metrics["evidence_interval_width_worst"] = (upper - lower).max().item()
+        width = upper - lower
+        metrics["evidence_interval_width"] = width
+        metrics["evidence_interval_width_se"] = standard_error(width)
+        metrics["evidence_interval_width_worst"] = width.max().item()
     return metrics
 
 
@@ -85,7 +87,3 @@ def points_alone(
         )
     batch = next(seeded_batches(batches, points=points, size=points, seed=parts.seed))
     return *programs, batch[0][:points]
-
-
-def _standard_error(values: Tensor) -> float:
-    return (values.double().std() / len(values) ** 0.5).item()

@@ -31,6 +31,7 @@ from pyro_latents.evaluation.evidence import (
     ImportanceSampling,
     log_evidence_of_batches,
 )
+from pyro_latents.evaluation.paired import standard_error
 from pyro_latents.evaluation.verdict import CHAINS, GUIDE, SMOOTHED, verdicts
 from pyro_latents.fields import NotNegative, Positive, check_fields
 from pyro_latents.guides.refined import unrefined
@@ -375,8 +376,7 @@ def standard_errors(metrics: Metrics) -> dict[str, float]:
     for name in OF_LOG_PROBABILITIES:
         values = metrics.get(name)
         if isinstance(values, Tensor) and len(values) > 1:
-            error = values.double().std() / len(values) ** 0.5
-            found[f"{name}_se"] = error.item()
+            found[f"{name}_se"] = standard_error(values)
     return found
 
 

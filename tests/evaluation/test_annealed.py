@@ -11,11 +11,13 @@ from pyro.distributions import (
     Categorical,
     Delta,
     Gamma,
+    ImproperUniform,
     LogNormal,
     MixtureSameFamily,
     MultivariateNormal,
     Normal,
     Poisson,
+    constraints,
 )
 from pyro.infer.autoguide import AutoNormal
 
@@ -244,6 +246,16 @@ def test_a_guide_that_misses_a_site_is_told_so():
     model, _ = two_sites(Normal(0.0, 1.0), Normal(0.0, 1.0))
     with pytest.raises(UserError, match="does not sample 'z'"):
         annealed_evidence(model, lambda x: None, torch.zeros(3))
+
+
+def test_an_interval_of_an_improper_prior_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", ImproperUniform(constraints.real, (), ()))
+            pyro.sample("x", Normal(z, 1.0), obs=x)
+
+    with pytest.raises(UserError, match="cannot be drawn from, as an interval must"):
+        evidence_interval(model, classless_guide, torch.zeros(3), num_temperatures=5)
 
 
 @pytest.mark.parametrize("counts", [{"num_chains": 0}, {"num_temperatures": 1}])
