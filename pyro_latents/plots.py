@@ -64,14 +64,20 @@ def half_rows(rows: Mapping[str, Tensor], seam: int, given: str) -> Figure:
     return figure
 
 
-def show_grid(axis: Axes, images: Tensor, title: str = "") -> None:
-    """Draw images, `rows columns channels height width` in [0, 1], as one without gaps."""
+def show_grid(axis: Axes, images: Tensor, title: str = "", names: Sequence[str] = ()) -> None:
+    """Draw images, `rows columns channels height width` in [0, 1], as one without gaps.
+
+    Rows may have names, which stand at the left.
+    """
+    height = images.shape[-2]
     images = images.detach().cpu().clamp(0, 1)
     whole = images.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
     # Ink on paper reads better than light on black.
     shown = 1 - whole[0] if len(whole) == 1 else whole.permute(1, 2, 0)
     axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set(xticks=[], yticks=[], title=title)
+    axis.set(xticks=[], title=title)
+    axis.set_yticks([height * (i + 0.5) for i in range(len(names))], names)
+    axis.tick_params(left=False)
     for spine in axis.spines.values():
         spine.set_visible(False)
 

@@ -170,6 +170,14 @@ def test_listing_recipes_imports_no_data_libraries():
     assert printed_by(code).splitlines()[-1] == "[]"
 
 
+def test_a_recipe_is_built_without_the_compiler_of_torch():
+    code = (
+        "import sys; from pyro_latents import zoo; zoo.recipe('vae-digits').model;"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert printed_by(code).strip() == "False"
+
+
 def test_another_package_adds_a_recipe_by_an_entry_point(monkeypatch):
     class Point:
         name = "vae-elsewhere"

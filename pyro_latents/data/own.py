@@ -68,9 +68,8 @@ def own_shape(path: Path) -> tuple[int, ...]:
     """Return the shape of one of the data points in a file or folder; most is left unread."""
     if path.is_dir():
         return image_shape(_folders(path)["train"])
-    if path.suffix == ".npy":
-        return point_shape(_loaded(path, mmap_mode="r").shape, str(path))
-    return tuple(as_points(_of_file(path)["train"][0], str(path)).shape[1:])
+    x, _ = _of_file(path, mmap_mode="r")["train"]
+    return point_shape(x.shape, str(path))
 
 
 def read_points(path: Path) -> Tensor:
@@ -175,12 +174,11 @@ def _labels(
     return dict(zip(known, split, strict=True)), len(values)
 
 
-def _of_file(path: Path) -> Parts:
+def _of_file(path: Path, **options: Any) -> Parts:
     if path.suffix == ".npy":
-        return {"train": (_loaded(path), None)}
+        return {"train": (_loaded(path, **options), None)}
     if path.suffix == ".npz":
-        with _loaded(path) as arrays:
-            return _named({name: arrays[name] for name in arrays.files}, str(path))
+        return _named(_loaded(path), str(path))
     raise UserError(f"{path} is no data: give a .npy or .npz file, or a folder of images.")
 
 
@@ -188,7 +186,7 @@ def _named(arrays: Mapping[str, Any], title: str) -> Parts:
     """The parts of arrays with names."""
     known = {str(name).lower(): value for name, value in arrays.items()}
     found: Parts = {}
-    for part, words in {"train": ("", *PARTS["train"]), **_others()}.items():
+    for part, words in {**PARTS, "train": ("", *PARTS["train"])}.items():
         x = _first(known, X, words)
         if x is not None:
             found[part] = x, _first(known, Y, words)
@@ -200,10 +198,6 @@ def _named(arrays: Mapping[str, Any], title: str) -> Parts:
             "the labels y, or x_train, y_train, x_test and y_test."
         )
     return found
-
-
-def _others() -> dict[str, tuple[str, ...]]:
-    return {part: words for part, words in PARTS.items() if part != "train"}
 
 
 def _first(known: Mapping[str, Any], kinds: tuple[str, ...], words: tuple[str, ...]) -> Any:
@@ -227,7 +221,11 @@ def _folders(path: Path) -> dict[str, Path]:
 
 
 def _loaded(path: Path, **options: Any) -> Any:
+    """The array of a file, or those of an archive by name."""
     try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
         return np.load(path, allow_pickle=False, **options)
     except Exception as error:  # a damaged file fails in as many ways as there are damages
         raise UserError(

@@ -58,7 +58,7 @@ def as_points(values: Any, what: str = "x") -> Tensor:
     Raises:
         UserError: if the shape, the kind or the range is none of data points.
     """
-    x = _tensor(values, what)
+    x = as_tensor(values, what)
     shape = point_shape(tuple(x.shape), what)
     if x.dim() == 4 and tuple(x.shape[1:]) != shape:
         x = x.movedim(-1, 1)
@@ -89,7 +89,7 @@ def points_like(values: Any, shape: tuple[int, ...], what: str = "x") -> Tensor:
     Raises:
         UserError: if they are of another shape.
     """
-    x = _tensor(values, what)
+    x = as_tensor(values, what)
     if tuple(x.shape) in (shape, shape[1:]):
         x = x[None]
     points = as_points(x, what)
@@ -99,6 +99,25 @@ def points_like(values: Any, shape: tuple[int, ...], what: str = "x") -> Tensor:
             "model was trained on."
         )
     return points
+
+
+def as_tensor(values: Any, what: str = "x") -> Tensor:
+    """Return values as a tensor of any shape, kind and range.
+
+    Raises:
+        UserError: if they are no array of numbers.
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+    try:
+        array = np.asarray(values)
+        # torch has no unsigned numbers to compute with, but for bytes.
+        array = array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array
+        # Strides may be negative, and bytes in the order of another machine.
+        native = array.astype(array.dtype.newbyteorder("="))
+        return torch.from_numpy(np.ascontiguousarray(native))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} is no array of numbers, all of one shape.") from error
 
 
 def in_words(shape: tuple[int, ...]) -> str:
@@ -111,17 +130,3 @@ def in_words(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return f"vectors of {shape[0]} numbers"
     return f"{'grey' if shape[0] == 1 else 'colour'} images of {shape[1]} x {shape[2]}"
-
-
-def _tensor(values: Any, what: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach()
-    try:
-        array = np.asarray(values)
-        # torch has no unsigned numbers to compute with, but for bytes.
-        array = array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array
-        # Strides may be negative, and bytes in the order of another machine.
-        native = array.astype(array.dtype.newbyteorder("="))
-        return torch.from_numpy(np.ascontiguousarray(native))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what} is no array of numbers, all of one shape.") from error

@@ -24,7 +24,7 @@ from pyro_latents.data.own import (
     own_splits,
     read_own,
 )
-from pyro_latents.data.points import as_points
+from pyro_latents.data.points import as_tensor, point_shape
 from pyro_latents.data.rotated import rotated_splits
 from pyro_latents.errors import UserError
 from pyro_latents.text import did_you_mean
@@ -106,7 +106,7 @@ def named(data: Any) -> tuple[str, tuple[int, ...]]:
     """
     if not isinstance(data, str | Path):
         x, _ = in_memory(data)["train"]
-        return IN_MEMORY, tuple(as_points(x).shape[1:])
+        return IN_MEMORY, point_shape(tuple(as_tensor(x).shape), "x")
     path = Path(data).expanduser()
     if not str(data) or not path.exists():
         source_of(str(data))

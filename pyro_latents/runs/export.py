@@ -13,9 +13,6 @@ from pyro_latents.errors import UserError
 from pyro_latents.files import check_writable, write_atomically
 from pyro_latents.runs.folder import SHARED, WEIGHTS, RunFolder
 
-# What goes along, where it is there.
-KEPT = ("metrics.json", "history.csv")
-
 
 def write_export(folder: RunFolder, out: Path, *, half: bool = False) -> Path:
     """Write a run's configuration, parameters and figures into a new folder.
@@ -40,9 +37,9 @@ def write_export(folder: RunFolder, out: Path, *, half: bool = False) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     content = save(*_distinct(parameters, half=half))
     write_atomically(out / WEIGHTS, lambda file: file.write(content))
-    for name in KEPT:
-        if (folder.path / name).exists():
-            shutil.copy(folder.path / name, out / name)
+    for path in (folder.metrics_path, folder.history_path):
+        if path.exists():
+            shutil.copy(path, out)
     # Last: without it, the folder is no run.
     RunFolder(out).write_config({**config, "data_dir": None})
     return out

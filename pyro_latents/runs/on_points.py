@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Distribution
+from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_latents.data.own import read_points
@@ -46,10 +47,11 @@ class OnPoints(Opened):
             The mean (of a discrete one the mode) of each latent site by its name, `batch ...`.
             What `decode` makes of them is the reconstruction.
         """
-        found = [
-            {name: site["value"] for name, site in latent_sites(trace)}
-            for trace in self._inferred(x)
-        ]
+        with self._running():
+            found = [
+                {name: site["value"] for name, site in latent_sites(self._inferred(part))}
+                for part in self._points(x).split(ROWS)
+            ]
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
     def posterior(self, x: Any) -> dict[str, Distribution]:
@@ -59,8 +61,8 @@ class OnPoints(Opened):
             x: Data points. A site that depends on another one has its posterior at the centre of
                 that one.
         """
-        points = self._points(x)
-        (trace,) = self._inferred(points, rows=len(points))
+        with self._running():
+            trace = self._inferred(self._points(x))
         return {name: site["fn"] for name, site in latent_sites(trace)}
 
     def trusted_posterior(self, x: Any, draws: int = 1000) -> TrustedDraws:
@@ -82,12 +84,12 @@ class OnPoints(Opened):
         Returns:
             Of shape `batch *x_shape`.
         """
-        model, guide = self._programs
+        model, _ = self._programs
         found = []
         with self._running():
             for part in self._points(x).split(ROWS):
-                trace = poutine.trace(Centred()(guide)).get_trace(part)
-                found.append(_mean(Centred()(poutine.replay(model, trace)), part))
+                replayed = poutine.replay(model, self._inferred(part))
+                found.append(_mean(Centred()(replayed), part))
         return torch.cat(found)
 
     def decode(self, latents: Mapping[str, Any]) -> Tensor:
@@ -206,12 +208,7 @@ class OnPoints(Opened):
     @cached_property
     def _programs(self) -> tuple[Any, Any]:
         """The model and the guide of data points alone."""
-        pair = self.story.alone(self.parts)
-        if pair is None:
-            raise UserError(
-                f"{self.story.name} has no programs of data points alone: write its `Story.alone`."
-            )
-        return pair
+        return self.story.alone(self.parts)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -219,12 +216,10 @@ class OnPoints(Opened):
         with torch.no_grad(), local_parameters(*programs), evaluation_mode(*programs):
             yield
 
-    def _inferred(self, x: Any, rows: int = ROWS) -> Iterator[Any]:
-        """Traces of the guide at its centres, of some data points at a time."""
+    def _inferred(self, points: Tensor) -> Trace:
+        """The trace of the guide at its centres."""
         _, guide = self._programs
-        with self._running():
-            for part in self._points(x).split(max(1, rows)):
-                yield poutine.trace(Centred()(guide)).get_trace(part)
+        return poutine.trace(Centred()(guide)).get_trace(points)
 
     def _points(self, x: Any) -> Tensor:
         """Data points, on the device of the run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class TrainedModel:
         parameters = {k.removeprefix(PREFIX): v for k, v in held if k.startswith(PREFIX)}
         return cls(folder, config["recipe"], story, parameters)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The SHA-256 of the parameters, whatever their order and number format."""
         found = hashlib.sha256()

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
-from torch import Tensor
 
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.codes import prior_means, reconstructions
@@ -36,14 +35,12 @@ def picture_of_vectors(model: Any, guide: Any, examples: Examples) -> Figure:
     name, codes = next((n, s["value"]) for n, s in reversed(sites.items()) if s["value"].dim() > 1)
     data = (x, reconstructions(model, guide, x), prior_means(model, len(x)))
     points = [plane(codes, codes), *(plane(part, x) for part in data)]
-    known = test.extras.get("position", test.y)
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     titles = f"codes {name}", "test points", "reconstructions", "draws of the prior"
     axes = figure.subplots(1, len(titles))
     for axis, title, shown in zip(axes, titles, points, strict=True):
-        coloured = known is not None and title != titles[-1]
-        colour: Any = {"c": _numbers(known), "cmap": "viridis"} if coloured else {"color": "C0"}
-        axis.scatter(*shown.T.cpu().numpy(), s=5, **colour)
+        colours = {} if title == titles[-1] else colours_of(test)
+        axis.scatter(*shown.T.cpu().numpy(), s=5, **colours)
         axis.set(title=title, xticks=[], yticks=[], box_aspect=1)
     for axis in axes[2:]:
         # Draws far off would shrink what there is to see.
@@ -51,6 +48,10 @@ def picture_of_vectors(model: Any, guide: Any, examples: Examples) -> Figure:
     return figure
 
 
-def _numbers(values: Tensor | None) -> Any:
-    assert values is not None
-    return values.cpu().numpy()
+def colours_of(examples: Examples) -> dict[str, Any]:
+    """Return how `Axes.scatter` colours data points: by position along a curve, or by class.
+
+    All have one colour where neither is known.
+    """
+    known = examples.extras.get("position", examples.y)
+    return {} if known is None else {"c": known.cpu().numpy(), "cmap": "viridis"}

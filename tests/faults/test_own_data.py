@@ -51,6 +51,12 @@ MADE = {
         "my.npy",
         "cannot be read as an array of numbers",
     ),
+    "objects in an archive": (
+        lambda p: archive(p, x=np.array([{}])),
+        VAE,
+        "my.npz",
+        "cannot be read as an array of numbers",
+    ),
     "a range": (
         lambda p: np.save(p / "my.npy", grey().astype(np.float32)),
         VAE,

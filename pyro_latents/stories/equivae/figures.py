@@ -36,9 +36,7 @@ def show_styles(axis: Axes, parts: Parts, classes: int, styles: int) -> None:
     rows = [x]
     for r in model.class_means[:classes]:
         rows.append(model.likelihood(model.decoder(joined(r, v))).mean)
-    show_grid(axis, torch.stack(rows), "class $r$ by row, in the style $v$ of the image above")
-    height = x.shape[-2]
-    axis.axhline(height - 0.5, color="C3", lw=1)
     names = ["image", *(f"class {y}" for y in range(classes))]
-    axis.set_yticks([height * (i + 0.5) for i in range(len(rows))], names)
-    axis.tick_params(left=False)
+    title = "class $r$ by row, in the style $v$ of the image above"
+    show_grid(axis, torch.stack(rows), title, names)
+    axis.axhline(x.shape[-2] - 0.5, color="C3", lw=1)

@@ -36,8 +36,5 @@ def show_poses(axis: Axes, parts: Parts, turns: int) -> None:
     for image in upright:
         turned = rotate(image.expand(turns, *image.shape), angles)
         rows += [turned, found.apply(turned, None)]
-    show_grid(axis, torch.stack(rows), "turned images, each above its reference pose")
-    height = upright.shape[-2]
-    names = ["turned", "reference"] * SHOWN
-    axis.set_yticks([height * (i + 0.5) for i in range(len(rows))], names)
-    axis.tick_params(left=False)
+    title = "turned images, each above its reference pose"
+    show_grid(axis, torch.stack(rows), title, ["turned", "reference"] * len(upright))

@@ -47,8 +47,5 @@ def show_transfer(axis: Axes, parts: Parts, side: int) -> None:
         inverse = parts.model.transformation.inverse(T)
         transformed = [found.apply(others, each) for each in (T, inverse)]
     rows = [x, *(torch.cat([v, t]) for v, t in zip(views, transformed, strict=True))]
-    show_grid(axis, torch.stack(rows), "$T$ of the first column, applied to the others")
-    height, width = x.shape[-2:]
-    axis.axvline(width - 0.5, color="C3", lw=1)
-    axis.set_yticks([height * (i + 0.5) for i in range(len(rows))], names)
-    axis.tick_params(left=False)
+    show_grid(axis, torch.stack(rows), "$T$ of the first column, applied to the others", names)
+    axis.axvline(x.shape[-1] - 0.5, color="C3", lw=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from pyro_latents.plots import grid, square
 from pyro_latents.stories.story import Parts
+from pyro_latents.stories.vectors import colours_of
 from pyro_latents.transport import TransportOperators
 
 # Test points that coefficients are inferred of, and the part of them that a picture reaches to.
@@ -33,12 +32,8 @@ def figures(parts: Parts) -> dict[str, Figure]:
 def show_orbits(axis: Axes, parts: Parts) -> None:
     """Draw the codes of test points, the anchors, and the orbits of the operators through them."""
     model, test = parts.model, parts.splits.test
-    codes = (model.encoder(test.x) / model.operators.scale).cpu()
-    colours = test.extras.get("position", test.y)
-    shade: Any = {"c": "C0"}
-    if colours is not None:
-        shade = {"c": colours.cpu().numpy(), "cmap": "viridis"}
-    axis.scatter(codes[:, 0].numpy(), codes[:, 1].numpy(), s=5, **shade)
+    codes = model.code(test.x).cpu()
+    axis.scatter(codes[:, 0].numpy(), codes[:, 1].numpy(), s=5, **colours_of(test))
     limits = axis.get_xlim(), axis.get_ylim()
     anchors = model.starts()
     reach = _reach(parts)
@@ -59,7 +54,7 @@ def orbits_of_images(parts: Parts) -> Figure:
     rows = []
     for m in range(len(reach)):
         paths = _orbits(model.operators, m, reach, starts, STEPS)
-        rows.append(model.likelihood(model.decoder(model.operators.scale * paths)).mean)
+        rows.append(model.observation(paths).mean)
     sides = ", ".join(f"{size:.2g}" for size in reach.tolist())
     return grid(
         torch.cat(rows),
@@ -75,12 +70,11 @@ def _orbits(
     """Where starts `n z_dim` are moved by one of the operators: `n points z_dim`."""
     c = starts.new_zeros(points, len(operators.psi))
     c[:, m] = torch.linspace(-1, 1, points, device=c.device) * reach[m]
-    return torch.stack([operators(c, start.expand(points, -1)) for start in starts])
+    return operators(c, starts[:, None])
 
 
 def _reach(parts: Parts) -> Tensor:
     """How far test points are from their anchors along each operator, but for the furthest."""
     model, x = parts.model, parts.splits.test.x[:MEASURED]
-    codes = model.encoder(x) / model.operators.scale
-    c = model.best_path(model.starts().expand(len(x), -1, -1), codes)["c"]
+    c = model.best_path(model.starts(), model.code(x))["c"]
     return c.abs().quantile(QUANTILE, dim=0).clamp_min(SMALLEST)
