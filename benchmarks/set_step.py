@@ -10,13 +10,15 @@ alike, and the time is that of the processor.
 
 import argparse
 import json
-import time
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from statistics import median
 
 import pyro
 import torch
+from turns import in_turns
 
 from pyro_latents import captured, zoo
 from pyro_latents.memory import keep_freed_memory
@@ -26,21 +28,19 @@ WARM_UP = 5
 
 
 def step_of(recipe_name: str, m_max: int, data_dir: Path | None, graph: bool) -> Callable:
-    """A training step with sets of up to so many, by its number."""
+    """Training steps with sets of up to so many, one at each call."""
     parts = zoo.recipe(recipe_name, m_max=m_max, data_dir=data_dir)
     optimizer = adam(parts.model, parts.guide, learning_rate=1e-3)["all"]
     batches = parts.loader("train")
     assert batches is not None
-    loss = captured(parts.loss, parts.model, parts.guide) if graph else None
+    numbers, programs = count(), (parts.model, parts.guide)
+    eager = partial(parts.loss.differentiable_loss, *programs)
+    loss: Callable = captured(parts.loss, *programs) if graph else eager
 
-    def step(number: int) -> None:
-        batch = batches.batch(number)
+    def step() -> None:
+        batch = batches.batch(next(numbers))
         optimizer.zero_grad()
-        if loss is not None:
-            total = loss(*batch)
-        else:
-            total = parts.loss.differentiable_loss(parts.model, parts.guide, *batch)
-        (total / len(batch[0])).backward()
+        (loss(*batch) / len(batch[0])).backward()
         optimizer.step()
 
     return step
@@ -58,15 +58,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    steps = {m: step_of(given.recipe, m, given.data_dir, given.captured) for m in (1, given.m_max)}
-    seconds: dict[int, list[float]] = {m: [] for m in steps}
+    steps = {
+        name: step_of(given.recipe, m, given.data_dir, given.captured)
+        for name, m in {"ones": 1, "largest": given.m_max}.items()
+    }
     with pyro.validation_enabled(False):
-        for number in range(given.rounds + WARM_UP):
-            for m, step in steps.items():
-                began = time.process_time()
-                step(number)
-                seconds[m].append(time.process_time() - began)
-    ones, largest = (seconds[m][WARM_UP:] for m in (1, given.m_max))
+        seconds = in_turns(steps, given.rounds, warm_up=WARM_UP)
+    ones, largest = seconds["ones"], seconds["largest"]
     result = {
         "recipe": given.recipe,
         "captured": given.captured,

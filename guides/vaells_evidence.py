@@ -27,7 +27,7 @@ from pyro.distributions import (
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_latents.models.vaells import VAELLS, coefficient_prior
+from pyro_latents.models.vaells import VAELLS, coefficient_prior, select
 from pyro_latents.transport.exponential import transport
 
 # Gauss-Newton steps to the mode of the likelihood, and along each path.
@@ -87,7 +87,7 @@ class EvidenceGuide(PyroModule):
         self, x: Tensor, y: Tensor | None = None, anchors: Tensor | None = None, *, size: int = 1
     ) -> Tensor:
         """Draw an anchor, coefficients and a code; `size` is the model's and unused."""
-        model, rows = self._model[0], torch.arange(len(x), device=x.device)
+        model = self._model[0]
         starts = model.starts(y, anchors)
         starts = starts.expand(len(x), *starts.shape[-2:])
         seen = likelihood_of_code(model, x)
@@ -95,8 +95,8 @@ class EvidenceGuide(PyroModule):
         near = (1 - OF_ANY_ANCHOR) * paths.logits.softmax(-1)
         with pyro.plate("data", len(x), dim=-1):
             k = pyro.sample("k", Categorical(near + OF_ANY_ANCHOR / near.shape[-1]))
-            start = starts[rows, k]
-            where = (part[rows, k].to(start) for part in paths[1:])
+            start = select(starts, k)
+            where = (select(part, k).to(start) for part in paths[1:])
             found = MultivariateStudentT(FREEDOM, *where)
             prior = coefficient_prior(start, model.operators.num_operators, model.coefficient_rate)
             c = pyro.sample("c", Defended(found, prior))
@@ -133,7 +133,7 @@ class Defended(TorchDistribution):
 
 def likelihood_of_code(model: VAELLS, x: Tensor) -> Seen:
     """Linearise the decoder near the code of `x`, at the mode of a normal likelihood."""
-    z = model.encoder(x) / model.operators.scale
+    z = model.code(x)
     loss, step, precision = _gauss_newton(model, x, z)
     for _ in range(CODE_STEPS):
         tried = z + step
@@ -204,10 +204,9 @@ def _gauss_newton(model: VAELLS, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, 
     """Half the squared error of decoding `z`, a step that lowers it, and z's precision there."""
 
     def decode(z: Tensor) -> Tensor:
-        mean: Tensor = model.likelihood(model.decoder(model.operators.scale * z)).mean
-        return mean.flatten(1)
+        return model.observation(z).mean.flatten(1)
 
-    scale: Tensor = model.likelihood(model.decoder(model.operators.scale * z)).stddev.flatten(1)
+    scale = model.observation(z).stddev.flatten(1)
     mean, slopes = _derivatives(decode, z)
     error, slopes = (x.flatten(1) - mean) / scale, (slopes / scale[:, None]).double()
     precision = slopes @ slopes.mT

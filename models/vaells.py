@@ -33,6 +33,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions import Categorical, ImproperUniform, Laplace, Normal, constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -140,7 +141,7 @@ class VAELLS(PyroModule):
             c = pyro.sample("c", prior, infer=of_path)  # c ~ Laplace(0, 1 / rho_p)
             loc = self.operators(c, start)
             z = pyro.sample("z", Normal(loc, self.noise_scale).to_event(1))  # eq. (5)
-            return self._observe(x, z)
+            return pyro.sample("x", self.observation(z), obs=x)  # x ~ N(g(z), sigma^2)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None, anchors: Any = None) -> Tensor:
         """Run `p(x | z)` alone, with a flat prior of the code: it can be scored, not drawn.
@@ -149,7 +150,15 @@ class VAELLS(PyroModule):
         """
         with pyro.plate("data", len(x), dim=-1):
             flat = ImproperUniform(constraints.real_vector, (), (self.operators.z_dim,))
-            return self._observe(x, pyro.sample("z", flat))
+            return pyro.sample("x", self.observation(pyro.sample("z", flat)), obs=x)
+
+    def code(self, x: Tensor) -> Tensor:
+        """Return the codes of observations in the units of the operators, `*leading z_dim`."""
+        return self.encoder(x) / self.operators.scale
+
+    def observation(self, z: Tensor) -> TorchDistributionMixin:
+        """Return `p(x | z)`, of codes in the units of the operators."""
+        return self.likelihood(self.decoder(self.operators.scale * z))
 
     def starts(self, y: Tensor | None = None, anchors: Tensor | None = None) -> Tensor:
         """Where paths start: encoded anchors, `num_anchors z_dim` or `batch num_anchors z_dim`.
@@ -159,8 +168,8 @@ class VAELLS(PyroModule):
             anchors: Anchors of each data point's own, as in `forward`.
         """
         if anchors is not None:
-            return self.encoder(anchors) / self.operators.scale
-        encoded = self.encoder(self.anchors) / self.operators.scale
+            return self.code(anchors)
+        encoded = self.code(self.anchors)
         if y is None or len(encoded) == 1:
             return encoded.flatten(0, 1)
         if bool((y >= len(encoded)).any()):
@@ -184,10 +193,6 @@ class VAELLS(PyroModule):
         k = objective.argmin(-1)
         best = k[..., None, None].expand(*k.shape, 1, c.shape[-1])
         return {"k": k, "c": c.gather(-2, best).squeeze(-2)}
-
-    def _observe(self, x: Tensor | None, z: Tensor) -> Tensor:
-        output = self.decoder(self.operators.scale * z)
-        return pyro.sample("x", self.likelihood(output), obs=x)  # x ~ N(g(z), sigma^2)
 
 
 def coefficient_prior(start: Tensor, num_operators: int, rate: float | Tensor) -> Laplace:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_latents.checks.classifier import Classifier, features_and_classes
+from pyro_latents.models.vaells import select
 from pyro_latents.stories.story import Parts
 from pyro_latents.transport import transport
 
@@ -27,13 +28,15 @@ def kept_with_controls(
     """
     model, generator = parts.model, torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        codes = model.encoder(x) / model.operators.scale
+        codes = model.code(x)
         starts, c = closest_paths(model, codes, y)
 
     def row(what: str, moved: Tensor) -> list[Any]:
-        return [what, *_kept(model, classifier, moved, y)]
+        with torch.no_grad():
+            images = model.observation(moved).mean
+        return [what, *_share(kept(classifier, images, y))]
 
-    rows = [["real images", *_share(_classes(classifier, x) == y)]]
+    rows = [["real images", *_share(kept(classifier, x[:, None], y))]]
     rows.append(row("reconstructions", codes[:, None]))
     way = torch.tensor(ON_THE_WAY)[:, None]
     on_path = model.operators(way * c[:, None], starts[:, None]).detach()
@@ -55,8 +58,13 @@ def closest_paths(model: Any, codes: Tensor, y: Tensor | None) -> tuple[Tensor, 
     """Return the closest anchor of each code, and the coefficients from there to the code."""
     starts = model.starts(y)
     best = model.best_path(starts, codes)
-    rows = torch.arange(len(codes))
-    return starts.expand(len(codes), *starts.shape[-2:])[rows, best["k"]], best["c"]
+    return select(starts, best["k"]), best["c"]
+
+
+def kept(classifier: Classifier, images: Tensor, y: Tensor) -> Tensor:
+    """Whether images, `batch moves *x_shape`, are of their row's class: `batch moves`."""
+    found = features_and_classes(classifier, images.flatten(0, 1))[1]
+    return found.view(images.shape[:2]) == y[:, None]
 
 
 def _along(model: Any, codes: Tensor, operator: int, reach: Tensor) -> Tensor:
@@ -64,20 +72,7 @@ def _along(model: Any, codes: Tensor, operator: int, reach: Tensor) -> Tensor:
     return transport(psi, torch.stack([-reach, reach])[:, None], codes[:, None])
 
 
-def _kept(model: Any, classifier: Classifier, codes: Tensor, y: Tensor) -> tuple[float, float]:
-    """The share of images of codes `batch moves z_dim` that are of their digit's class."""
-    with torch.no_grad():
-        output = model.decoder(model.operators.scale * codes.flatten(0, 1))
-        images = model.likelihood(output).mean
-    found = _classes(classifier, images).view(codes.shape[:2])
-    return _share((found == y[:, None]).double().mean(1))
-
-
-def _classes(classifier: Classifier, images: Tensor) -> Tensor:
-    return features_and_classes(classifier, images)[1]
-
-
 def _share(kept: Tensor) -> tuple[float, float]:
     """The mean over images in per cent, and its standard error."""
-    kept = 100 * kept.double()
+    kept = 100 * kept.double().mean(1)
     return kept.mean().item(), (kept.std() / len(kept) ** 0.5).item()

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_latents.checks.classifier import Classifier, features_and_classes, train_classifier
+from pyro_latents.checks.classifier import Classifier, train_classifier
 from pyro_latents.data.affine import rotate
 from pyro_latents.data.examples import Examples
 from pyro_latents.plots import image_rows
-from pyro_latents.reproduce.connor_controls import closest_paths, kept_with_controls
+from pyro_latents.reproduce.connor_controls import closest_paths, kept, kept_with_controls
 from pyro_latents.reproduce.experiment import Budget, Context, Result, experiment, labels
 from pyro_latents.runs.recipe import Run
 from pyro_latents.stories.story import Parts
@@ -143,17 +143,14 @@ def orbits(parts: Parts, x: Tensor, operator: int, reach: float) -> Tensor:
 def moved(model: Any, x: Tensor, psi: Tensor, c: Tensor) -> Tensor:
     """Images of codes moved by coefficients, of shape `batch moves num_operators`."""
     with torch.no_grad():
-        start = model.encoder(x) / model.operators.scale
-        moved = transport(psi, c, start[:, None])
-        return model.likelihood(model.decoder(model.operators.scale * moved)).mean
+        return model.observation(transport(psi, c, model.code(x)[:, None])).mean
 
 
 def _usual_reach(parts: Parts) -> list[float]:
     """How far the median path goes along each operator, from the closest anchor to an image."""
     model, test = parts.model, parts.splits.test.take(slice(TURNED))
     with torch.no_grad():
-        codes = model.encoder(test.x) / model.operators.scale
-        _, c = closest_paths(model, codes, test.y)
+        _, c = closest_paths(model, model.code(test.x), test.y)
     reach: list[float] = c.abs().median(0).values.tolist()
     return reach
 
@@ -191,8 +188,7 @@ def own_classifier(context: Context, parts: Parts) -> Classifier:
 
 def kept_percent(classifier: Classifier, images: Tensor, y: Tensor) -> float:
     """How many images of orbits are of their digit's class, in per cent."""
-    classes = features_and_classes(classifier, images.flatten(0, 1))[1]
-    return 100 * classes.eq(y.repeat_interleave(images.shape[1])).double().mean().item()
+    return 100 * kept(classifier, images, y).double().mean().item()
 
 
 def posterior_draws(context: Context, parts: Parts, x: Tensor, name: str) -> Path:

@@ -18,7 +18,15 @@ from pyro_latents.evaluation.bound import bound_terms
 from pyro_latents.files import write_atomically, write_json
 from pyro_latents.models.equivae import joined
 from pyro_latents.programs import centre
-from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels, tiled
+from pyro_latents.reproduce.experiment import (
+    Context,
+    Job,
+    Result,
+    experiment,
+    labels,
+    lattice,
+    tiled,
+)
 from pyro_latents.reproduce.feige import (
     BENCHMARK,
     BUDGETS,
@@ -289,9 +297,7 @@ def _style_grid(parts: Parts) -> Tensor:
 
 def _square(low: float, high: float) -> Tensor:
     """Points of a square, `PLANE_SIDE PLANE_SIDE 2`, the second coordinate rising upwards."""
-    side = torch.linspace(low, high, PLANE_SIDE)
-    second, first = torch.meshgrid(side.flip(0), side, indexing="ij")
-    return torch.stack([first, second], -1)
+    return lattice(torch.linspace(low, high, PLANE_SIDE))
 
 
 def _show(axis: Axes, images: Tensor, title: str) -> None:

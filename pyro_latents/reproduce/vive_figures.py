@@ -21,6 +21,7 @@ from pyro_latents.reproduce.experiment import (
     Result,
     experiment,
     labels,
+    lattice,
     mean_and_error,
     tiled,
 )
@@ -232,8 +233,7 @@ def _draws(context: Context, parts: Parts) -> Tensor:
 def _plane() -> Tensor:
     """Codes of two numbers over the normal's quantiles, row by row from above: `GRID*GRID 2`."""
     side = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.05, 0.95, GRID))
-    second, first = torch.meshgrid(side.flip(0), side, indexing="ij")
-    return torch.stack([first, second], -1).flatten(0, 1)
+    return lattice(side).flatten(0, 1)
 
 
 def _beside(model: Any, z: Tensor, u: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ the integral the width would come out too small, as each path bends to reach its
 
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
+from pyro_latents.evaluation.evidence import weighted
 from pyro_latents.guides.vaells_evidence import EvidenceGuide
-from pyro_latents.models.vaells import VAELLS
-from pyro_latents.programs import local_parameters, paired_traces, random_sites
+from pyro_latents.models.vaells import VAELLS, select
+from pyro_latents.programs import local_parameters
 from pyro_latents.stories.story import Parts
 
 POINTS, PARTICLES, ROUNDS = 200, 50, 12
@@ -28,37 +28,41 @@ NARROWEST, LOWEST = 1e-4, 1e-4
 @torch.no_grad()
 def fit_prior(parts: Parts) -> None:
     """Set the model's width and rate to those that training points are most likely under."""
-    model = parts.model
-    kind = model.operators.psi.dtype
-    batch = [
-        a.to(kind) if a.is_floating_point() else a for a in parts.first_batch("train", size=POINTS)
-    ]
+    model, batch = parts.model, first_points(parts, POINTS)
     with local_parameters(model):
         _set(model, *_of_shortest_paths(model, *batch))
         for _ in range(ROUNDS):
             _set(model, *_expected(model, *batch))
 
 
+def first_points(parts: Parts, size: int) -> list[Any]:
+    """Return a batch of the first training points, in the precision of the operators."""
+    kind = parts.model.operators.psi.dtype
+    batch = parts.first_batch("train", size=size)
+    return [a.to(kind) if a.is_floating_point() else a for a in batch]
+
+
+def pairs_to_join(
+    model: VAELLS, x: Tensor, y: Tensor | None = None, anchors: Tensor | None = None
+) -> list[Tensor]:
+    """Return each start and the end of paths to the codes of x: `batch num_anchors z_dim`."""
+    return list(torch.broadcast_tensors(model.starts(y, anchors), model.code(x)[:, None]))
+
+
 def _expected(model: VAELLS, *batch: Tensor) -> tuple[Tensor, Tensor]:
     """The width and the rate of paths drawn from the posterior."""
-    plate = pyro.plate("_particles", PARTICLES, dim=-2)
-    traces = paired_traces(plate(model), plate(EvidenceGuide(model)), *batch)
-    joint, proposal = (sum(s["log_prob"] for _, s in random_sites(trace)) for trace in traces)
-    weights = (joint - proposal).softmax(0)
-    nodes: Any = traces[0].nodes
-    z, c = nodes["z"], nodes["c"]
-    distance = (z["value"] - z["fn"].base_dist.loc).square().mean(-1)
-    length = c["value"].abs().mean(-1)
+    log_weights, drawn = weighted(model, EvidenceGuide(model), list(batch), -1, PARTICLES)
+    weights = log_weights.softmax(0)
+    nodes: Any = drawn.nodes
+    k, c, z = (nodes[name]["value"] for name in ("k", "c", "z"))
+    distance = (z - model.operators(c, select(model.starts(*batch[1:]), k))).square().mean(-1)
+    length = c.abs().mean(-1)
     return (weights * distance).sum(0).mean().sqrt(), 1 / (weights * length).sum(0).mean()
 
 
-def _of_shortest_paths(
-    model: VAELLS, x: Tensor, y: Tensor | None = None, anchors: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def _of_shortest_paths(model: VAELLS, *batch: Tensor) -> tuple[Tensor, Tensor]:
     """What the fit begins with: distances and lengths of the best paths to the codes."""
-    codes = model.encoder(x) / model.operators.scale
-    starts = model.starts(y, anchors).expand(len(x), -1, -1)
-    ends = codes[:, None].expand_as(starts)
+    starts, ends = pairs_to_join(model, *batch)
     c, _ = model.operators.infer(starts, ends, model.inference_weight)
     distance = (ends - model.operators(c, starts)).square().mean(-1)
     nearest = distance.argmin(1, keepdim=True)

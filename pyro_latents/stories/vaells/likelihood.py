@@ -76,8 +76,7 @@ class NormalCodes(PyroModule):
         model = self._model[0]
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", MultivariateNormal(*self.normals(x, y)))
-            output = model.decoder(model.operators.scale * z)
-            return pyro.sample("x", model.likelihood(output), obs=x)
+            return pyro.sample("x", model.observation(z), obs=x)
 
     def normals(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """The mean and the covariance of the normal of each data point."""
@@ -126,7 +125,7 @@ def codes_of_training(parts: Parts) -> tuple[Tensor, Tensor | None]:
     model, codes, classes = parts.model, [], []
     with evaluation_mode(model):
         for x, *given in seeded_batches(parts.batches("train"), seed=parts.seed):
-            codes.append(model.encoder(x) / model.operators.scale)
+            codes.append(model.code(x))
             classes += given[:1]
     return torch.cat(codes), torch.cat(classes) if classes else None
 
@@ -161,7 +160,7 @@ def estimate_of_connor(
     """
     operators, scale = model.operators, model.operators.scale
     z_dim, count = operators.z_dim, operators.num_operators
-    start = model.encoder(x) / scale
+    start = model.code(x)
     start = start.expand(particles, *start.shape)
     z = operators(coefficient_prior(start, count, RATE).sample(), start)
 
@@ -175,8 +174,7 @@ def estimate_of_connor(
     starts = model.starts(y, anchors)
     best = model.best_path(starts, z)
     prior = log_density(select(starts, best["k"]), best["c"], PRIOR_RATE)
-    mean = model.likelihood(model.decoder(scale * z)).mean
-    square = (mean - x).square().flatten(2)
+    square = (model.observation(z).mean - x).square().flatten(2)
     likelihood = -0.5 * (square.sum(-1) + square.shape[-1] * math.log(2 * math.pi))
     ratio = likelihood + prior - posterior
     return ratio.logsumexp(0) - math.log(particles), square.mean((0, 2))

@@ -241,7 +241,7 @@ class EndsOfPaths:
         starts = starts.expand(len(x), *starts.shape[-2:])
         rows = torch.arange(len(x), device=x.device)
         z = self._candidates(starts, rows)
-        seen = _nearest(self.model.encoder(x) / self.model.operators.scale, starts)
+        seen = _nearest(self.model.code(x), starts)
         kept = _nearest(z, starts) == seen
         kept |= ~kept.any(0)
         with pyro.plate("data", len(x), dim=-1):

@@ -62,7 +62,7 @@ from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.vaells import WarmUpGuide
 from pyro_latents.losses import LikelihoodLoss, TraceMax_ELBO
 from pyro_latents.stories.story import Parts, Story
-from pyro_latents.stories.vaells.fit import fit_prior
+from pyro_latents.stories.vaells.fit import first_points, fit_prior, pairs_to_join
 from pyro_latents.training.plan import Phase, Plan, Trial
 from pyro_latents.transport import fit_operators
 
@@ -235,9 +235,8 @@ class PhasedStory(Story):
     @torch.no_grad()
     def _begin(self, parts: Parts, step: int) -> None:
         """Set what depends on the data: networks at first, operators after the warm-up."""
-        model, kind = parts.model, parts.model.operators.psi.dtype
-        batch = parts.first_batch("train", size=MEASURED)
-        x, *anchored = (a.to(kind) if a.is_floating_point() else a for a in batch)
+        model = parts.model
+        x, *anchored = first_points(parts, MEASURED)
         if step == 0 and self.linear_start:
             linear_start(model, x)
         if step == 0 and self.even_codes:
@@ -251,10 +250,7 @@ class PhasedStory(Story):
 
     def _first_operators(self, model: Any, x: Tensor, anchored: list[Tensor]) -> Tensor:
         """Return operators that lead from anchors to codes."""
-        codes = model.encoder(x) / model.operators.scale
-        starts = model.starts(*anchored)
-        starts = starts.expand(len(codes), *starts.shape[-2:])
-        ends = codes[:, None].expand_as(starts)
+        starts, ends = pairs_to_join(model, x, *anchored)
         with torch.enable_grad():
             return fit_operators(
                 starts.flatten(0, 1),

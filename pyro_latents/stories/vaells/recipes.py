@@ -127,15 +127,14 @@ class VAELLSStory(PhasedStory):
         """Return the path, by its coefficients `c`; they are inferred from its two ends."""
         model = parts.model
 
-        def code(x: Tensor) -> Tensor:
-            return model.encoder(x) / model.operators.scale
-
         def infer(start: Tensor, end: Tensor) -> Tensor:
-            return model.operators.infer(code(start), code(end), model.inference_weight)[0]
+            return model.operators.infer(
+                model.code(start), model.code(end), model.inference_weight
+            )[0]
 
         def apply(x: Tensor, c: Tensor | None) -> Tensor:
-            z = code(x) if c is None else model.operators(c, code(x))
-            return model.likelihood(model.decoder(model.operators.scale * z)).mean
+            z = model.code(x)
+            return model.observation(z if c is None else model.operators(c, z)).mean
 
         ends = "where a path begins", "where it ends"
         return Transformation("c", self.num_operators, ends, infer, apply)
