@@ -83,7 +83,7 @@ def prepared():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
-        imported = ("runs.recipe", "training.loop", "training.compiled", "reproduce.tables")
+        imported = ("runs.recipe", "training.fit", "reproduce.tables")
         context.set_forkserver_preload(
             [__name__, *(f"pyro_latents.{module}" for module in imported)]
         )
