@@ -14,7 +14,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser
 
 from pyro_latents.errors import UserError
-from pyro_latents.files import check_writable
+from pyro_latents.files import check_writable, first_free
 from pyro_latents.text import aligned, did_you_mean
 
 # What jsonargparse calls the kinds of values, and what people do.
@@ -239,9 +239,9 @@ def _check(run: Any, **options: Any) -> None:
 )
 def _compare(runs: list[str], out: str | None, data_dir: str | None, **options: Any) -> None:
     from pyro_latents import zoo
-    from pyro_latents.runs.comparison import check_free, compare, free_folder
+    from pyro_latents.runs.comparison import check_free, compare
 
-    folder = free_folder() if out is None else Path(out)
+    folder = first_free("comparison") if out is None else Path(out)
     check_free(folder)
     comparison = compare([zoo.open_run(path, data_dir=data_dir) for path in runs], **options)
     print(comparison.as_text())

@@ -4,10 +4,17 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pyro_latents.errors import UserError
+
+
+def first_free(path: Path | str) -> Path:
+    """Return the first of ``PATH``, ``PATH-2``, ``PATH-3``, ... that is not there."""
+    names = chain([str(path)], (f"{path}-{number}" for number in count(2)))
+    return next(free for free in map(Path, names) if not free.exists())
 
 
 def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:

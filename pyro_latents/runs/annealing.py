@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -80,10 +79,5 @@ def points_alone(
     parts: Parts, batches: BatchMaker, points: int
 ) -> tuple[Callable, Callable, Tensor]:
     """Return the programs of data points alone, and the first of the data; torch is seeded."""
-    programs: Any = parts.story.alone(parts)
-    if programs is None:
-        raise UserError(
-            f"{parts.story.name} has no programs of data points alone: write its `Story.alone`."
-        )
     batch = next(seeded_batches(batches, points=points, size=points, seed=parts.seed))
-    return *programs, batch[0][:points]
+    return *parts.story.alone(parts), batch[0][:points]

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -119,12 +118,6 @@ def check_free(folder: Path) -> None:
     check_writable(folder, "give another --out")
     if (folder / "comparison.json").exists():
         raise UserError(f"{folder} holds a comparison already: give another --out, or delete it.")
-
-
-def free_folder() -> Path:
-    """Return the first of ``comparison``, ``comparison-2``, ... that is not there."""
-    names = chain(["comparison"], (f"comparison-{number}" for number in count(2)))
-    return next(path for path in map(Path, names) if not path.exists())
 
 
 def compare(

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from importlib.metadata import version
-from itertools import chain, count
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pyro_latents.data.points import in_words
 from pyro_latents.data.sources import load, named
 from pyro_latents.errors import UserError, check_seed
 from pyro_latents.fields import plain
+from pyro_latents.files import first_free
 from pyro_latents.guides import check_guide, own
 from pyro_latents.guides.refined import Refined
 from pyro_latents.programs import modules_of
@@ -111,6 +111,9 @@ class Recipe(Parts):
             if number not in known:
                 raise UserError(f"{name} has no setting {number!r}: {did_you_mean(number, known)}")
         arrays = numbers.get("data")
+        if arrays is not None:
+            # That of other data, which the model of a run was trained on, does not hold.
+            numbers.setdefault("data_shape", ())
         if isinstance(arrays, Tensor | np.ndarray | tuple | Mapping):
             numbers["data"], numbers["data_shape"] = named(arrays)
         else:
@@ -195,7 +198,10 @@ class Recipe(Parts):
         if epochs is None and steps is None:
             epochs = self.story.epochs
         fit_options = FitOptions(epochs=epochs, steps=steps, **options)
-        folder, config = RunFolder(out or _free_folder(self.name)), self.config(fit_options)
+        folder, config = (
+            RunFolder(out or first_free(Path("runs", self.name))),
+            self.config(fit_options),
+        )
         self._check_options(fit_options, restored=resume and folder.is_started())
         # Missing or broken data, or a guide that does not fit, must not leave a folder behind.
         self.check_guide()
@@ -395,9 +401,3 @@ def _stored(story: Story) -> dict[str, Any]:
         name: list(plain(value)) if isinstance(value, tuple) else plain(value)
         for name, value in asdict(story).items()
     }
-
-
-def _free_folder(name: str) -> Path:
-    """The first of ``runs/NAME``, ``runs/NAME-2``, ... that is not there."""
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())

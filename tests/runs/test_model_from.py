@@ -1,5 +1,8 @@
 """A new guide for the model of a run, which stays as it is."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -194,3 +197,16 @@ def test_the_command_line(first, tmp_path, capsys):
     assert all(torch.equal(value, parameters(run)[key]) for key, value in kept.items())
     assert main(["train", "vae-digits", "--model-from", str(first.path), "--z-dim", "4"]) == 2
     assert "leave --z-dim out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [str, Path], ids=["word", "path"])
+def test_a_guide_learns_from_other_data_of_one_s_own(kind, tmp_path):
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).random((80, 6, 5)))
+    numbers = {"networks": "dense", "z_dim": 2, "data": str(tmp_path / "a.npy")}
+    first = trained("vae-digits", tmp_path / "first", **numbers)
+    other = kind(tmp_path / "b.npy")
+    recipe = zoo.recipe("vae-digits", model_from=first, guide="full-rank", data=other)
+    assert recipe.story.data == str(other)
+    run = recipe.train(tmp_path / "second", steps=2, **QUIET)
+    torch.testing.assert_close(parameters(run), parameters(first), rtol=0, atol=0)
