@@ -1,6 +1,6 @@
 r"""Guides of the EquiVAE, for labelled points and for unlabelled ones.
 
-.. math:: q(v, y | x) = q(v | r_y, x) \, q(y | x)                         \qquad (eq. 3, 5)
+.. math:: q(v, y | x) = q(v | r_y, x) \, q(y | x)                         \qquad \text{(eq. 3, 5)}
 
 With a label only the first factor is there. Without one, `y` is a site that `TraceEnum_ELBO` sums
 over exactly: it has one value for each class in a dimension of its own.

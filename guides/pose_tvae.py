@@ -1,12 +1,12 @@
 r"""Guides of the pose stories: T-VAE, DTVAE, and a flow over code and pose together.
 
-========== ==================================================== ================================
-guide      posterior                                            in the thesis
-========== ==================================================== ================================
-`TVAE`     `q(z | x) q(u | x)` from one network                 T-VAE
-`DTVAE`    `q(u | x) q(z | y)`, y the image with u undone       DTVAE, "double transformer"
-`JointTVAE` `q(u | x) q(z | u, x)` from one network             no such: drops the independence
-========== ==================================================== ================================
+=========== =================================================== ================================
+guide       posterior                                           in the thesis
+=========== =================================================== ================================
+`TVAE`      ``q(z | x) q(u | x)`` from one network              T-VAE
+`DTVAE`     ``q(u | x) q(z | y)``, y the image with u undone    DTVAE, "double transformer"
+`JointTVAE` ``q(u | x) q(z | u, x)`` from one network           no such: drops the independence
+=========== =================================================== ================================
 
 A guide starts with the pose at the identity, the last layer of its head zero, unless it is built
 otherwise.

@@ -6,11 +6,13 @@ r"""The posterior of Giannone et al. (2019), equation (2), with a family for eac
 One encoder serves all images. The views come first: `z` and `T` are inferred from their codes,
 not from the pixels.
 
-| paper | here |
-| --- | --- |
-| :math:`q_\phi` | ``encoder``, ``view_family`` |
-| :math:`q_\psi, h_\psi` | ``z_features``, ``z_family`` |
-| :math:`q_\xi, h_\xi` | ``T_features``, ``T_family`` |
+========================= ==================================
+paper                     here
+========================= ==================================
+:math:`q_\phi`            ``encoder``, ``view_family``
+:math:`q_\psi, h_\psi`    ``z_features``, ``z_family``
+:math:`q_\xi, h_\xi`      ``T_features``, ``T_family``
+========================= ==================================
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 r"""The EquiVAE of Feige (2019): an invariant code of the class, an equivariant one of the point.
 
 .. math:: p(x, v, r, y) = p(y) \, \delta(r - r_y) \, N(v; 0, I) \, p(x | r, v), \qquad
-          r_y = \frac{1}{m} \sum_{i=1}^m f_\mathrm{inv}(x_i)                  \qquad (eq. 1, 2)
+          r_y = \frac{1}{m} \sum_{i=1}^m f_\mathrm{inv}(x_i) \qquad \text{(eq. 1, 2)}
 
 The `m` points :math:`x_i` are labelled ones of class `y` other than `x`. They are arguments of the
 process, and like the paper it is written as if points were drawn independently given them.
@@ -14,7 +14,16 @@ leaves the objective a bound and costs the time. A guide of one's own finds the 
 Sets of one step may share members, a `Pool`, of which each is encoded once; `SetEncoder` takes all
 three.
 
-Names: :math:`f_\mathrm{inv}` -> ``invariant``, :math:`D^y_\mathrm{lab}` -> ``sets``.
+============================ ==========================================
+paper                        here
+============================ ==========================================
+:math:`f_\mathrm{inv}`       ``invariant``
+:math:`D^y_\mathrm{lab}`     ``sets``
+:math:`r_y`                  the site ``r``, `Codes` where it is given
+============================ ==========================================
+
+Differs from the paper: its appendix with the networks is missing, and ours are convolutions of
+ordinary capacity (`pyro_latents.stories.equivae.networks`).
 
 References:
     Invariant-Equivariant Representation Learning for Multi-Class Data (Feige, 2019),

@@ -1,13 +1,18 @@
 r"""The variational auto-encoder with a pose of Vivé's thesis: the code is drawn, then warped.
 
 .. math:: p(x, z, u) = N(z; 0, I) \, p(u) \prod_{i,j} \mathrm{Bernoulli}(x_{ij};
-          \mathrm{warp}(y'(z), u)_{ij})                                    \qquad (section II, IV)
+          \mathrm{warp}(y'(z), u)_{ij}) \qquad \text{(sections II, IV)}
 
 The pose `u` and the code `z` are independent. The decoder makes the image `y'` in its reference
 pose, a spatial transformer without parameters of its own puts it into the pose `u`.
 
-Names: y' -> ``reference(z)``, x' -> ``probabilities(z, u)``, :math:`\nu^u, \tau^u` -> the loc and
-scale of ``prior``.
+========================= ===================================
+thesis                    here
+========================= ===================================
+:math:`y'`                ``reference(z)``
+:math:`x'`                ``probabilities(z, u)``
+:math:`\nu^u, \tau^u`     the loc and the scale of ``prior``
+========================= ===================================
 
 Differs from the thesis: the pose is counted from the identity, which all its priors and guides
 start at (the thesis recommends such a start against poor local minima, section VI).

@@ -15,11 +15,13 @@ the objective: ``TraceMMD_ELBO(..., copies={"z0": "z"})``.
 
 Not reproduced: `z` as a matrix, which the outlook mentions in half a sentence.
 
-| paper | here |
-| --- | --- |
-| :math:`r_\chi(\cdot, T)` | ``transformation`` |
-| :math:`p_\theta` | ``decoder`` and ``likelihood`` |
-| :math:`\pi(z), \pi(T)` | standard normal |
+=========================== ===============================
+paper                       here
+=========================== ===============================
+:math:`r_\chi(\cdot, T)`    ``transformation``
+:math:`p_\theta`            ``decoder`` and ``likelihood``
+:math:`\pi(z), \pi(T)`      standard normal
+=========================== ===============================
 
 References:
     No Representation without Transformation (Giannone, Masci, Osendorfer, 2019)

@@ -10,6 +10,13 @@ prior            :math:`p(z)`                                     model
 `VampPrior`      :math:`\frac{1}{K} \sum_k q_\phi(z | u_k)`       the VampPrior VAE
 ================ ================================================ ==========================
 
+===================== ==========================================
+paper                 here
+===================== ==========================================
+:math:`p_\theta`      ``decoder`` and ``likelihood``
+:math:`q_\phi`        the guide, `pyro_latents.guides.amortised`
+===================== ==========================================
+
 References:
     Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
     Hyperspherical Variational Auto-Encoders (Davidson et al., 2018),

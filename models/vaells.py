@@ -10,10 +10,17 @@ r"""VAELLS: a variational auto-encoder with learned latent structure (Connor et 
 and follows the learned transport operators. The coefficients c are marginalised by their maximum
 (`pyro_latents.losses.TraceMax_ELBO`), the anchors by a sum or by the closest one (equation (12)).
 
-Names: :math:`f_\phi` -> ``encoder``, :math:`g_\theta` -> ``decoder``, :math:`\Psi` ->
-``operators.psi``, :math:`a_k` -> ``anchors``, :math:`\gamma_p` -> ``noise_scale``,
-:math:`\rho_p` -> ``coefficient_rate`` (a rate: the spread of c is its inverse),
-:math:`\zeta_p` -> ``inference_weight``.
+===================== =========================================================
+paper                 here
+===================== =========================================================
+:math:`f_\phi`        ``encoder``
+:math:`g_\theta`      ``decoder``
+:math:`\Psi`          ``operators.psi``
+:math:`a_k`           ``anchors``
+:math:`\gamma_p`      ``noise_scale``
+:math:`\rho_p`        ``coefficient_rate``: the spread of c is its inverse
+:math:`\zeta_p`       ``inference_weight``
+===================== =========================================================
 
 The width :math:`\gamma_p` and the rate :math:`\rho_p` are the prior's own; the guide has others
 (`pyro_latents.guides.vaells`). In the objective of appendix A they are :math:`\rho_p = \zeta_5`

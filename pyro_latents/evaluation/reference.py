@@ -51,7 +51,7 @@ class Reference:
 
     @property
     def is_agreed(self) -> Tensor:
-        """Whether the chains of a data point agree; where not, it has no reference: `batch`."""
+        """Whether the chains of each data point agree, `batch`; where not, it has no reference."""
         fine = [
             (self.r_hat[name] <= LARGEST_R_HAT) & (self.ess[name] >= SMALLEST_ESS)
             for name in self.draws

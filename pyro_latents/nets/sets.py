@@ -50,7 +50,7 @@ class SetEncoder(nn.Module):
 
     The value does not depend on the order of the members. Where no sets are given, the codes are
     those of the classes, the means over all labelled points: the buffer ``class_means``, zero
-    until :meth:`EquiVAE.refresh_class_means` has been called.
+    until :meth:`~pyro_latents.models.equivae.EquiVAE.refresh_class_means` has been called.
 
     Args:
         network: Maps `n *x_shape` to `n r_dim`.

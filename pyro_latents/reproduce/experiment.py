@@ -66,7 +66,7 @@ class Context:
 
     @property
     def seeds(self) -> range:
-        """The seeds of the trainings of one row: as many as the budget has."""
+        """The seeds of the trainings of one row, as many as the budget has."""
         return range(self.seed, self.seed + self.budget.own.get("seeds", 1))
 
     def job(self, recipe: str, folder: str, **options: Any) -> Job:

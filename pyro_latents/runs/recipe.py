@@ -146,7 +146,7 @@ class Recipe(Parts):
 
     @cached_property
     def model(self) -> Any:
-        """The generative model: with its initial parameters, or that of another run as it is."""
+        """The generative model, with its initial parameters or as another run left it."""
         if self._trained is None:
             return super().model
         with torch.random.fork_rng():

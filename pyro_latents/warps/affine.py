@@ -82,7 +82,7 @@ class Affine5(AffineWarp):
 
     @property
     def undoing(self) -> Warp:
-        """The inverse of such a map has its scales on the columns: it takes `Affine6`."""
+        """An `Affine6`, as the inverse of such a map has its scales on the columns."""
         return self._undoing
 
     def matrix(self, parameters: Tensor) -> Tensor:

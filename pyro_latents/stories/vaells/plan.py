@@ -145,7 +145,7 @@ class PhasedStory(Story):
 
     @property
     def own_anchors(self) -> bool:
-        """Whether each data point has anchors of its own: its turned views."""
+        """Whether each data point has anchors of its own, its turned views."""
         return self.data.startswith("rotated")
 
     @property
