@@ -1,4 +1,4 @@
-"""Sessions for nox: the tests on every Python that is here, the linter, the types, old versions.
+"""Sessions for nox: the tests on every Python here, the linter, the types, the site, old versions.
 
 ``nox`` runs all but ``oldest`` (the tests with the lowest versions that ``setup.cfg`` has) and
 ``audit``; ``nox -s tests-3.13 -- tests/checks`` runs some of the tests on one Python.
@@ -12,7 +12,7 @@ import nox
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "docs"]
 nox.options.reuse_venv = "yes"
 # Nobody has all of them: a Python that is missing is skipped, and said to be.
 nox.options.error_on_missing_interpreters = False
@@ -46,6 +46,15 @@ def types(session: nox.Session) -> None:
     """Check the types."""
     session.install("-e", ".[test]")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site; with ``-- linkcheck`` also ask other sites for the pages it links to."""
+    session.install("-e", ".[docs]")
+    session.run("python", "docs/build.py")
+    if "linkcheck" in session.posargs:
+        session.run("python", "-m", "sphinx", "-b", "linkcheck", "docs", "docs/_build/linkcheck")
 
 
 @nox.session

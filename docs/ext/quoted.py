@@ -1,0 +1,62 @@
+"""How docstrings and signatures of the package are read: backticks, and the ranges of numbers."""
+
+import inspect
+import pkgutil
+import sys
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+
+import pyro_latents
+
+PACKAGE = "pyro_latents"
+
+
+def resolve(app: Any, env: Any, node: pending_xref, content: nodes.Element) -> Any:
+    """Return a link to what a package takes from its modules, or what is the name of nothing.
+
+    What begins with this package's name must be there: if not, it is a warning.
+    """
+    name = node["reftarget"]
+    if not name.startswith(f"{PACKAGE}."):
+        return content if node.get("reftype") == "obj" else None
+    package, _, attribute = name.rpartition(".")
+    defined = getattr(sys.modules.get(package), attribute, None)
+    if getattr(defined, "__module__", package) == package:
+        return None
+    where = f"{defined.__module__}.{defined.__qualname__}"
+    domain, page = env.get_domain("py"), node["refdoc"]
+    return domain.resolve_xref(env, page, app.builder, "obj", where, node, content)
+
+
+def leave_out_ranges(app: Any) -> None:
+    """Show the `Positive[int]` of a field as the number that it is: its range is told in words."""
+    for found in pkgutil.walk_packages(pyro_latents.__path__, f"{PACKAGE}."):
+        if found.name.endswith("__main__"):
+            continue
+        for _, kind in inspect.getmembers(import_module(found.name), inspect.isclass):
+            if kind.__module__.startswith(PACKAGE):
+                # The class, and what makes an object of it, have annotations each.
+                _replace(kind)
+                _replace(kind.__init__)
+
+
+def _replace(holder: Any) -> None:
+    told = getattr(holder, "__dict__", {}).get("__annotations__")
+    told = getattr(holder, "__annotations__", {}) if told is None else told
+    try:
+        full, plain = get_type_hints(holder, include_extras=True), get_type_hints(holder)
+    except (NameError, TypeError):
+        return
+    if "Annotated" in str(full):
+        holder.__annotations__ = {name: plain[name] for name in told if name in plain}
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect both."""
+    app.connect("missing-reference", resolve, priority=900)
+    app.connect("builder-inited", leave_out_ranges)
+    app.config.default_role = "py:obj"
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
