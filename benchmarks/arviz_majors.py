@@ -23,7 +23,7 @@ from pyro_latents.cli import main
 with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
     run = folder + "/run"
     assert main(["train", "vae-digits", "--steps", "20", "--out", run]) == 0
-    assert main(["check", run, "--images", "30", "--draws", "20"]) == 0
+    assert main(["check", run, "--images", "30", "--draws", "40"]) == 0
     content = pathlib.Path(run, "checks", "check.nc").read_bytes()
 sys.stdout.buffer.write(content)
 """
