@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from pyro_latents import zoo
 from pyro_latents.errors import UserError
+from pyro_latents.runs.recipe import Run
 from pyro_latents.training.history import Progress
 
 # Of an epoch: the last, incomplete one must be left out.
@@ -120,35 +121,30 @@ def cases(name: str, which: str) -> Iterator[tuple[str, str, Settings]]:
         yield from ((f"{name} {label}", guide, settings) for guide in few)
 
 
-def first_losses(
-    name: str,
-    guide: str,
-    settings: Settings,
-    *,
-    steps: int,
-    data_dir: str | None = None,
-    precision: str = "32-true",
-) -> dict[str, Any]:
-    """Train for some steps and return the losses, and what became of the parameters."""
+def train_on_little(
+    name: str, guide: str, settings: Settings, data_dir: str | None, out: Path, **options: Any
+) -> Run:
+    """Train a recipe on so little data that some steps cross the ends of epochs."""
     known = zoo.recipes()[name]
     settings = {"validation": min(known.validation, VALIDATION), **settings}
     # Labelled points are no part of the batches of the others.
     labels = settings.get("labels", getattr(known, "labels", 0))
     limit = int(BATCHES * settings.get("batch_size", known.batch_size)) + labels
     recipe = zoo.recipe(name, guide=guide, data_dir=data_dir, limit_train=limit, **settings)
+    return recipe.train(out, accelerator="cpu", progress=False, **options)
+
+
+def first_losses(
+    name: str, guide: str, settings: Settings, *, data_dir: str | None, **options: Any
+) -> dict[str, Any]:
+    """Train for some steps and return the losses, and what became of the parameters."""
     with recorded() as losses, tempfile.TemporaryDirectory() as folder:
-        run = recipe.train(
-            Path(folder) / "run",
-            steps=steps,
-            accelerator="cpu",
-            precision=precision,
-            progress=False,
-        )
+        run = train_on_little(name, guide, settings, data_dir, Path(folder) / "run", **options)
         rows = list(DictReader((run.path / "history.csv").open()))
     return {
         "losses": [loss.item() for loss in losses],
         "validation": [float(r["validation_loss"]) for r in rows if r["validation_loss"]],
-        **summary([recipe.model, recipe.guide]),
+        **summary([run.recipe.model, run.recipe.guide]),
     }
 
 
