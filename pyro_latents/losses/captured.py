@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
+from pyro_latents.losses.products import quicker_products
 from pyro_latents.programs import local_parameters, modules_of
 
 # Of the captured loss and gradient against those of the programs, relative.
@@ -131,14 +132,18 @@ class captured:
             (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
             for leaf in leaves
         ]
-        device = next((leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)), "cpu")
         modes = tuple(module.training for module in self._modules)
         if not self._graphs:
             # Programs may make parameters when they first run; later there are none to look for.
             self._known = list(self._modules.parameters())
         learned = tuple(parameter.requires_grad for parameter in self._known)
-        cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        return (*described, structure, modes, learned, cast, torch.get_default_dtype())
+        formats = self._cast(batch), torch.get_default_dtype()
+        return (*described, structure, modes, learned, *formats)
+
+    def _cast(self, batch: tuple[Any, ...]) -> torch.dtype | None:
+        """The number format that autocast computes in, None without it."""
+        device = next((leaf.device.type for leaf in _tensors(batch)), "cpu")
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
     def _capture(self, batch: tuple[Any, ...]) -> _Replayed | None:
         """Record the graph; None if it cannot be, or is not what the programs compute."""
@@ -146,7 +151,7 @@ class captured:
         if not every:
             self.reason = "neither program is a module with parameters"
             return None
-        with self._undone():
+        with self._undone(), _casts_apart():
             expected = self._loss_and_gradient(batch, every)
             if self.optimizer is not None:
                 # It may clip the gradients in place.
@@ -165,7 +170,9 @@ class captured:
 
         try:
             with self._undone(), pyro.validation_enabled(False), _unread():
-                graph = make_fx(record)(*_tensors(batch), *state)
+                # Where numbers are rounded to few bits, the last digit of a product shows.
+                products = {} if self._cast(batch) else quicker_products()
+                graph = make_fx(record, decomposition_table=products)(*_tensors(batch), *state)
             _shorten(graph)
             replayed = _Replayed(graph, parameters, state)
             with self._undone():
@@ -245,6 +252,17 @@ def _unread() -> Iterator[None]:
             for name, stand_in in stand_ins.items():
                 stack.enter_context(patch.object(module, name, stand_in))
         yield
+
+
+@contextmanager
+def _casts_apart() -> Iterator[None]:
+    """Cast a parameter at each of its uses, as a graph does, so that gradients add unrounded."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def _state(optimizer: Update) -> list[Tensor]:

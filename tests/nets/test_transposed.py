@@ -46,6 +46,38 @@ def test_a_convolution_to_one_pixel_is_pytorchs(size, options, layout):
     assert_same(ours, nn.Conv2d(6, 5, 4, **options), 6, size, layout)
 
 
+FROM_FEW_CHANNELS = [
+    # channels, size, options
+    (1, 28, {"stride": 2, "padding": 1}),
+    (1, 9, {"stride": (2, 3), "padding": (0, 1), "bias": False}),
+    (3, 11, {}),
+    (4, 7, {"padding": 2}),
+    (3, 9, {"padding": 1, "padding_mode": "reflect"}),
+]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("channels", "size", "options"), FROM_FEW_CHANNELS)
+def test_a_convolution_from_few_channels_is_pytorchs(channels, size, options, layout):
+    ours = Conv(channels, 5, 4, **options)
+    assert_same(ours, nn.Conv2d(channels, 5, 4, **options), channels, size, layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_casts_are_pytorchs(kind, dtype):
+    ours = {nn.Conv2d: Conv, nn.ConvTranspose2d: TransposedConv}[kind](6, 5, 4).to(dtype)
+    theirs = kind(6, 5, 4).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    x, found = torch.randn(3, 6, 8, 8, dtype=dtype), []
+    for layer in (ours, theirs):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+        found.append([y, *torch.autograd.grad(y.sum(), [*layer.parameters()])])
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0.03, atol=0.03)
+
+
 def assert_same(ours, theirs, channels, size, layout):
     torch.manual_seed(0)
     theirs.load_state_dict(ours.state_dict())

@@ -64,10 +64,13 @@ def test_it_gives_the_losses_of_the_programs(tmp_path, case):
     assert found == pytest.approx(eager, rel=1e-6)
 
 
-def test_a_number_format_is_that_of_the_programs(tmp_path):
-    eager, _ = losses(tmp_path / "a", "vae-digits", True, DENSE, precision="bf16-mixed")
-    found, _ = losses(tmp_path / "b", "vae-digits", False, DENSE, precision="bf16-mixed")
-    assert found == pytest.approx(eager, rel=1e-5)
+@pytest.mark.parametrize(("name", "settings"), [CASES["vae"], CASES["triplet"]])
+def test_a_number_format_is_that_of_the_programs(tmp_path, name, settings):
+    eager, _ = losses(tmp_path / "a", name, True, settings, precision="bf16-mixed")
+    found, loop = losses(tmp_path / "b", name, False, settings, precision="bf16-mixed")
+    assert loop.steps.reasons == {}
+    # Gradients of parameters that are used more than once add unrounded in a graph.
+    assert found == pytest.approx(eager, rel=3e-3)
 
 
 def test_what_cannot_be_captured_says_why(tmp_path, capsys):
