@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluation"},
     {"checks"},
     {"plots"},
+    {"live"},
     {"stories"},
     {"runs"},
     {"zoo"},
@@ -150,6 +151,23 @@ def test_every_package_is_declared():
             parts = folder.parts if name == "pyro_latents" else ("pyro_latents", *folder.parts)
             found.add(".".join(parts))
     assert declared == found
+
+
+def test_every_file_that_is_no_module_is_packaged():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    declared = {
+        path
+        for package, patterns in config["options.package_data"].items()
+        for pattern in patterns.replace(",", " ").split()
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    found = {
+        path
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert found == declared
 
 
 def printed_by(code):

@@ -13,6 +13,9 @@ from typing import Any
 
 from pyro_latents.errors import UserError
 from pyro_latents.files import write_text
+from pyro_latents.live.page import live_section
+from pyro_latents.live.program import Unsupported
+from pyro_latents.programs import evaluation_mode, local_parameters
 from pyro_latents.runs.checking import HEADS, Row
 from pyro_latents.runs.model_graph import model_graph
 from pyro_latents.runs.opened import Opened
@@ -84,9 +87,9 @@ $body
 def report(run: Opened) -> Path:
     """Write ``report.html`` into a run's folder, readable anywhere without a network.
 
-    It has what is known of the run: its settings, metrics, figures, predictive checks and
-    calibration; figures are drawn if they were not. Commands that would add a part are named
-    where it is missing. The path of the page is returned.
+    It has what moves of the story (`Story.live`), and what is known of the run: its settings,
+    metrics, figures, predictive checks and calibration; figures are drawn if they were not.
+    Commands that would add a part are named where it is missing. The path of the page is returned.
     """
     # What there is must be readable before pictures are drawn.
     metrics, checks = _metrics(run), _checks(run)
@@ -97,6 +100,7 @@ def report(run: Opened) -> Path:
         table = _table((name, "value"), config.get(name, {}).items())
         settings.append(f"<details><summary>{name.capitalize()}</summary>{table}</details>")
     sections = {
+        **_live(run),
         "Model": _graph(run),
         "Metrics": metrics,
         "Figures": _pictures(run.folder.figures_path),
@@ -115,6 +119,22 @@ def report(run: Opened) -> Path:
     path = run.path / "report.html"
     write_text(path, page)
     return path
+
+
+def _live(run: Opened) -> dict[str, str]:
+    """The part that moves, under its title; nothing where the story declares none."""
+    parts, device = run.parts, run.parts.device
+    # Constants of a page are read off the CPU.
+    parts.to("cpu")
+    try:
+        with local_parameters(parts.model, parts.guide), evaluation_mode(parts.model, parts.guide):
+            live = run.story.live(parts)
+            return {} if live is None else {"Live": live_section(live)}
+    except Unsupported as error:
+        reason = escape(str(error).splitlines()[0])
+        return {"Live": f"<p>This run has no live part: {reason}.</p>"}
+    finally:
+        parts.to(device)
 
 
 def _metrics(run: Opened) -> str:

@@ -35,6 +35,7 @@ from pyro_latents.evaluation.paired import standard_error
 from pyro_latents.evaluation.verdict import CHAINS, GUIDE, SMOOTHED, verdicts
 from pyro_latents.fields import NotNegative, Positive, check_fields
 from pyro_latents.guides.refined import unrefined
+from pyro_latents.live import Live
 from pyro_latents.losses import TraceAnalytic_ELBO
 from pyro_latents.plots import image_rows
 from pyro_latents.stories.transformation import Transformation
@@ -299,6 +300,14 @@ class Story(ABC):
             "prior draws": prior_means(parts.model, len(batch[0])),
         }
         return {"images": image_rows(rows)}
+
+    def live(self, parts: Parts) -> Live | None:
+        """Return what `pyro-latents report` lets a reader move, or None for nothing.
+
+        Its steps are functions of tensors on the device of the parts, which a page computes
+        itself (`pyro_latents.live`).
+        """
+        return None
 
     def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit | None:
         """Return what `pyro-latents check` hides of a data point, or None for nothing.

@@ -17,10 +17,12 @@ from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import FAMILIES, Family, MeanField
 from pyro_latents.guides.hyperspherical import VonMisesFisherFamily
 from pyro_latents.guides.refined import Refined
+from pyro_latents.live import Live
 from pyro_latents.models.vae import VAE, CodePrior, StandardNormal, UniformSphere, VampPrior
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
-from pyro_latents.stories.story import Story
+from pyro_latents.stories.moving_code import moving_code
+from pyro_latents.stories.story import Parts, Story
 
 # Of the images that the paper's convolutions take.
 SIDE = 28
@@ -129,6 +131,10 @@ class VAEStory(Story):
         """Return the data as they are, or binarised anew in each batch."""
         examples = getattr(splits, split)
         return Binarised(examples) if self.binarise else Plain(examples)
+
+    def live(self, parts: Parts) -> Live:
+        """Return the code, which moves an image or a point, and an image to encode."""
+        return moving_code(*self.alone(parts), parts.splits.test)
 
 
 @dataclass(frozen=True, kw_only=True)

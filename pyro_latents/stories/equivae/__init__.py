@@ -13,5 +13,6 @@ Whoever wants to know it whole opens these files, in this order:
 8. `stories/equivae/batches.py`: complementary sets, and batches of both kinds of points;
 9. `stories/equivae/networks.py`: the convolutional networks, which the paper does not give;
 10. `stories/equivae/metrics.py`: what is measured, with classifiers by distances and by networks;
-11. `stories/equivae/figures.py`: its picture.
+11. `stories/equivae/figures.py`: its picture;
+12. `stories/equivae/live.py`: what moves in its report.
 """

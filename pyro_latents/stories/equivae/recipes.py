@@ -20,6 +20,7 @@ from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import NotNegative, Positive, Share
 from pyro_latents.guides.equivae import EquiVAEGuide
 from pyro_latents.guides.families import FAMILIES, Family, MeanField
+from pyro_latents.live import Live
 from pyro_latents.models.equivae import EquiVAE
 from pyro_latents.nets.initial import initialise_for_relu
 from pyro_latents.nets.mlp import DenseDecoder
@@ -27,6 +28,7 @@ from pyro_latents.nets.sets import SetEncoder
 from pyro_latents.programs import evaluation_mode
 from pyro_latents.stories.equivae.batches import ClassTable, Complementary, WithSets
 from pyro_latents.stories.equivae.figures import figures
+from pyro_latents.stories.equivae.live import moving_style
 from pyro_latents.stories.equivae.metrics import infers_labels, unlabelled_metrics
 from pyro_latents.stories.equivae.networks import (
     EquivariantEncoder,
@@ -173,6 +175,10 @@ class EquiVAEStory(Story):
         with self.measured(parts):
             own = figures(parts) if hasattr(parts.guide, "infer") else {}
             return {**own, **super().figures(parts)}
+
+    def live(self, parts: Parts) -> Live | None:
+        """Return class and style, which move apart, where the guide infers both."""
+        return moving_style(parts) if hasattr(parts.guide, "label_posterior") else None
 
     def honest_split(self, parts: Parts, *, points: int, seed: int) -> HonestSplit:
         """Hide the point itself: what is seen is a complementary set of its class.

@@ -11,5 +11,6 @@ Whoever wants to know it whole opens these files, in this order:
 7. `nets/mlp.py`: dense networks;
 8. `stories/pose_tvae/recipes.py`: the hyper-parameters, and what is built of them;
 9. `stories/pose_tvae/metrics.py`: what is measured;
-10. `stories/pose_tvae/figures.py`: its picture.
+10. `stories/pose_tvae/figures.py`: its picture;
+11. `stories/pose_tvae/live.py`: what moves in its report.
 """

@@ -35,9 +35,11 @@ from pyro_latents.guides.pose_polar import PolarDTVAE, PolarLocaliser
 from pyro_latents.guides.pose_search import TurnSearch
 from pyro_latents.guides.pose_tvae import DTVAE, TVAE, JointTVAE, PoseGuide, pose_family
 from pyro_latents.guides.refined import Refined, unrefined
+from pyro_latents.live import Live
 from pyro_latents.models.pose_tvae import PoseTVAE
 from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
 from pyro_latents.stories.pose_tvae.figures import figures
+from pyro_latents.stories.pose_tvae.live import moving_pose
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
 from pyro_latents.stories.story import Metrics, Parts, Story
 from pyro_latents.stories.transformation import Transformation
@@ -198,6 +200,10 @@ class PoseTVAEStory(Story):
     def figures(self, parts: Parts) -> dict[str, Figure]:
         """Draw images in several poses and in the reference pose, and what every story draws."""
         return {**figures(parts), **super().figures(parts)}
+
+    def live(self, parts: Parts) -> Live:
+        """Return the pose and the code, which move a digit each in its own way."""
+        return moving_pose(parts)
 
     def metrics(self, parts: Parts, batches: BatchMaker, sampling: ImportanceSampling) -> Metrics:
         """Add the test accuracy of a linear SVM on the means of `z`, in per cent."""

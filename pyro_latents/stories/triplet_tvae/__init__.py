@@ -12,5 +12,6 @@ Whoever wants to know it whole opens these files, in this order:
 7. `stories/triplet_tvae/batches.py`: triplets of images;
 8. `stories/triplet_tvae/metrics.py`: what is measured, and what the predictive check hides;
 9. `nets/conv.py`: the paper's networks;
-10. `stories/triplet_tvae/figures.py`: its picture.
+10. `stories/triplet_tvae/figures.py`: its picture;
+11. `stories/triplet_tvae/live.py`: what moves in its report.
 """

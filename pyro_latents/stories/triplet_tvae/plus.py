@@ -13,10 +13,12 @@ from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import FAMILIES, MeanField
 from pyro_latents.guides.triplet_tvae import SeparateViewsGuide
+from pyro_latents.live import Live
 from pyro_latents.losses import TraceMMD_ELBO
 from pyro_latents.models.triplet_tvae import SeparateViews
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
+from pyro_latents.stories.moving_code import moving_code
 from pyro_latents.stories.story import Metrics, Parts, Story
 from pyro_latents.stories.triplet_tvae.batches import AffineRanges, Framed, Triplets
 from pyro_latents.stories.triplet_tvae.metrics import neighbours
@@ -82,6 +84,10 @@ class VAEPlusStory(AffineRanges, Story):
         image = parts.with_programs(*self.image_pair(parts))
         framed = Framed(batches.examples, self)
         return {**super().metrics(image, framed, sampling), **neighbours(image, framed)}
+
+    def live(self, parts: Parts) -> Live:
+        """Return the code of an image, which moves it."""
+        return moving_code(*self.alone(parts), parts.splits.test)
 
     def alone(self, parts: Parts) -> tuple[VAE, Amortised]:
         """Return the VAE of one image, with its encoder."""

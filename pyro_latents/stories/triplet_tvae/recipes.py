@@ -17,6 +17,7 @@ from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import Flow, FullRank, MeanField, PointMass
 from pyro_latents.guides.triplet_tvae import SeveralViewsGuide, TripletGuide
+from pyro_latents.live import Live
 from pyro_latents.losses import TraceMMD_ELBO
 from pyro_latents.models.triplet_tvae import (
     Additive,
@@ -27,6 +28,7 @@ from pyro_latents.models.triplet_tvae import (
 )
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
+from pyro_latents.stories.moving_code import moving_code
 from pyro_latents.stories.story import Metrics, Parts, Story
 from pyro_latents.stories.transformation import Transformation
 from pyro_latents.stories.triplet_tvae.batches import (
@@ -36,6 +38,7 @@ from pyro_latents.stories.triplet_tvae.batches import (
     Triplets,
 )
 from pyro_latents.stories.triplet_tvae.figures import figures
+from pyro_latents.stories.triplet_tvae.live import moving_transformation
 from pyro_latents.stories.triplet_tvae.metrics import hidden_view, latent_map, neighbours
 from pyro_latents.stories.triplet_tvae.plus import VAEPlusStory
 
@@ -171,6 +174,16 @@ class TripletTVAEStory(AffineRanges, Story):
         """Draw one image's transformation given to others, and what every story draws."""
         own = {} if self.image_pair(parts) is None else figures(parts)
         return {**own, **super().figures(parts)}
+
+    def live(self, parts: Parts) -> Live | None:
+        """Return `T` of a triplet, which moves other images; the code where views are no turns."""
+        pair = self.image_pair(parts)
+        if pair is None:
+            return None
+        if self.views != "inverse":
+            return moving_code(*pair, parts.splits.test)
+        found = self.build_transformation(parts)
+        return moving_transformation(parts, parts.model, parts.guide, found, self.shrink)
 
     def alone(self, parts: Parts) -> tuple[VAE, Amortised]:
         """Return the VAE in the model, with the image encoder."""

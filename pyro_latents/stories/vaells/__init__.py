@@ -19,5 +19,6 @@ Whoever wants to know it whole opens these files, in this order:
 
 What is measured of it is in `stories/vaells/metrics.py`, with the estimate of the paper's table
 and the evidence in `stories/vaells/likelihood.py`, by the proposal of `guides/vaells_evidence.py`;
-its pictures are in `stories/vaells/figures.py`.
+its pictures are in `stories/vaells/figures.py`, and what moves in its report in
+`stories/vaells/live.py`.
 """

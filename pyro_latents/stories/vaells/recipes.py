@@ -17,6 +17,7 @@ from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
 from pyro_latents.fields import Positive
 from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
+from pyro_latents.live import Live
 from pyro_latents.models.vaells import VAELLS
 from pyro_latents.nets.mlp import MLP
 from pyro_latents.stories.story import Metrics, Parts
@@ -28,6 +29,7 @@ from pyro_latents.stories.vaells.images import (
     RotatedWithAnchors,
     evenly_turned,
 )
+from pyro_latents.stories.vaells.live import moving_along_operators
 from pyro_latents.stories.vaells.metrics import EndsOfPaths, measure
 from pyro_latents.stories.vaells.plan import PhasedStory
 from pyro_latents.transport import TransportOperators
@@ -146,6 +148,10 @@ class VAELLSStory(PhasedStory):
     def figures(self, parts: Parts) -> dict[str, Figure]:
         """Draw the orbits of the operators, and what every story of images draws."""
         return {**figures(parts), **super().figures(parts)}
+
+    def live(self, parts: Parts) -> Live:
+        """Return the coefficients, which move codes along the operators."""
+        return moving_along_operators(parts)
 
     def _anchors(self, splits: Splits) -> Tensor:
         """Anchors, of shape `num_classes num_anchors *x_shape`."""
