@@ -291,6 +291,17 @@ def _report(run: Any) -> None:
     print(report(run))
 
 
+@_on_run(
+    "write the trained model and guide of a run into a folder of their own",
+    ("out", str, None, "the folder to write (default: RUN-export)"),
+    ("half", None, False, "keep 16 bits of each number"),
+)
+def _export(run: Any, out: str | None, half: bool) -> None:
+    whole = run.path.resolve()
+    folder = first_free(whole.with_name(f"{whole.name}-export")) if out is None else Path(out)
+    print(run.export(folder, half=half))
+
+
 @_command(
     "run a table or figure of one of the papers",
     ("budget", str, "paper", "quick (minutes), hours or paper"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +13,15 @@ from torch import Tensor
 from pyro_latents.errors import UserError
 from pyro_latents.files import check_writable, write_atomically
 from pyro_latents.runs.folder import SHARED, WEIGHTS, RunFolder
+from pyro_latents.runs.registry import stored_story
 
 
 def write_export(folder: RunFolder, out: Path, *, half: bool = False) -> Path:
     """Write a run's configuration, parameters and figures into a new folder.
 
-    The configuration does not say where on this machine the data were. Numbers that model and
-    guide share are written once.
+    The configuration does not say where on this machine the data were, or another run that the
+    model is from; it names the class of the story beside the recipe. Numbers that model and guide
+    share are written once.
 
     Args:
         folder: The run.
@@ -41,8 +44,17 @@ def write_export(folder: RunFolder, out: Path, *, half: bool = False) -> Path:
         if path.exists():
             shutil.copy(path, out)
     # Last: without it, the folder is no run.
-    RunFolder(out).write_config({**config, "data_dir": None})
+    RunFolder(out).write_config(_config(folder, config))
     return out
+
+
+def _config(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what is of this machine alone."""
+    kind = type(stored_story(config, folder.config_path))
+    kept = {**config, "story": f"{kind.__module__}:{kind.__qualname__}", "data_dir": None}
+    if origin := config.get("model_from"):
+        kept["model_from"] = {**origin, "run": Path(origin["run"]).name}
+    return kept
 
 
 def _distinct(

@@ -35,6 +35,8 @@ COMMANDS = {
     "plot .": "is not a run",
     "report": "the following arguments are required: run",
     "report nowhere": "nowhere is not there",
+    "export": "the following arguments are required: run",
+    "export nowhere": "nowhere is not there",
     "reproduce tabel": "unknown table 'tabel'",
     "reproduce giannone-table1 --budget fast": "unknown budget 'fast': there are quick, hours",
     "reproduce giannone-table1 --data mnits": "--data mnits: did you mean mnist?",

@@ -8,6 +8,7 @@ from PIL import Image
 import pyro_latents
 from pyro_latents import zoo
 from pyro_latents.checks import classifier
+from pyro_latents.cli import main
 from pyro_latents.errors import UserError
 
 FEW = {"limit_train": 200, "validation": 30, "batch_size": 20}
@@ -161,6 +162,26 @@ def test_an_export_is_a_run_without_its_training(name, half, open_run, tmp_path,
         run.export(out)
     with pytest.raises(UserError, match="exists and is not a run"):
         zoo.recipe(name, **FEW).train(out, steps=3, resume=True, **QUIET)
+
+
+def test_an_export_is_a_command_and_tells_nothing_of_the_machine(open_run, tmp_path, capsys):
+    first = open_run("vae-digits")
+    few = {**FEW, "data_dir": tmp_path, "model_from": first.path, "guide": "full-rank"}
+    run = zoo.recipe("vae-digits", **few).train(tmp_path / "run", steps=2, **QUIET)
+    for options, out in (([], "run-export"), (["--half"], "run-export-2")):
+        assert main(["export", str(run.path), *options]) == 0
+        assert capsys.readouterr().out.strip() == str(tmp_path / out)
+    whole, half = (zoo.open_run(tmp_path / f"run-export{n}") for n in ("", "-2"))
+    assert str(tmp_path.parent) not in (whole.path / "config.yaml").read_text()
+    assert whole.config["story"] == "pyro_latents.stories.vae:VAEStory"
+    assert whole.config["recipe"] == "vae-digits"
+    assert {"pyro-latents", "torch", "python"} <= whole.config["versions"].keys()
+    x = run.sample(2, seed=0)
+    assert torch.equal(whole.reconstruct(x), run.reconstruct(x))
+    sizes = [(r.path / "model.safetensors").stat().st_size for r in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert main(["export", str(run.path), "--out", str(tmp_path / "run-export")]) == 2
+    assert "run-export is there already: give another folder" in capsys.readouterr().err
 
 
 def test_a_damaged_export_is_said_to_be(open_run, tmp_path):
