@@ -123,7 +123,8 @@ def learning_curve(rows: Sequence[Mapping[str, str]]) -> Figure:
         points = [(int(row["epoch"]), float(row[column])) for row in rows if row[column]]
         if points:
             axis.plot(*zip(*points, strict=True), label=name, marker="." if len(rows) < 9 else "")
-    axis.set(xlabel="epoch", ylabel="loss, nats per data point")
+    # From zero on, so that a single epoch has a place too.
+    axis.set(xlabel="epoch", ylabel="loss, nats per data point", xlim=(0, None))
     axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.legend(frameon=False)
     return figure

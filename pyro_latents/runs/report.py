@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Iterable
 from html import escape
-from itertools import starmap
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,11 +18,13 @@ from pyro_latents.programs import evaluation_mode, local_parameters
 from pyro_latents.runs.checking import HEADS, Row
 from pyro_latents.runs.model_graph import model_graph
 from pyro_latents.runs.opened import Opened
-from pyro_latents.runs.units import floor_in_words, row
+from pyro_latents.runs.units import floor_in_words, metric_rows
 from pyro_latents.training.report import summary
 
 # Data points that a graph is found with.
 GRAPH_POINTS = 2
+# Letters of a cell of a table that are not parted into lines.
+SHORT = 20
 
 # What each picture shows, by the name of its file and in the order of the page; others follow,
 # called by their names.
@@ -67,6 +68,7 @@ p.lead { color: #555; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #e4e4e4; }
 svg { max-width: 100%; height: auto; }
+td.short { white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .9rem; }
@@ -140,9 +142,8 @@ def _live(run: Opened) -> dict[str, str]:
 def _metrics(run: Opened) -> str:
     if not run.metrics:
         return _missing("evaluate", run)
-    return "<p>Log-probabilities are per test point, larger is better.</p>" + _table(
-        ("metric", "value", "unit"), starmap(row, run.metrics.items())
-    )
+    text = "Log-probabilities are per test point, larger is better; ± is one standard error."
+    return f"<p>{text}</p>" + _table(("metric", "value", "unit"), metric_rows(run.metrics))
 
 
 def _graph(run: Opened) -> str:
@@ -198,5 +199,7 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f'<td class="number">{value:.4f}</td>'
-    return f"<td>{'' if value is None else escape(str(value))}</td>"
+        return f'<td class="number">{value:g}</td>'
+    text = "" if value is None else str(value).replace("<= ", "\u2264 ")
+    kind = ' class="short"' if len(text) <= SHORT else ""
+    return f"<td{kind}>{escape(text)}</td>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 # The first that the name of a metric matches.
 UNITS = (
@@ -17,6 +18,8 @@ UNITS = (
     (r"seconds_per_step$", "s"),
 )
 PER_CENT = "%"
+# After the name of a metric, that of its standard error.
+ERROR = "_se"
 
 
 def unit_of(name: str) -> str:
@@ -51,6 +54,23 @@ def row(name: str, value: float | None) -> tuple[str, str, str]:
     """Return a metric as cells of a table: its name, value and unit, per cent with the value."""
     unit = unit_of(name)
     return name, shown(name, value), "" if unit == PER_CENT else unit
+
+
+def metric_rows(metrics: Mapping[str, float | None]) -> list[tuple[str, str, str]]:
+    """Return metrics as cells of a table, each with its standard error where there is one.
+
+    Example:
+        >>> metric_rows({"elbo": -92.513, "points": 5, "elbo_se": 0.31})
+        [('elbo', '-92.51 ± 0.31', 'nats per data point'), ('points', '5', '')]
+    """
+    found = []
+    for name, value in metrics.items():
+        if name.endswith(ERROR) and name.removesuffix(ERROR) in metrics:
+            continue
+        _, text, unit = row(name, value)
+        error = metrics.get(name + ERROR)
+        found.append((name, text if error is None else f"{text} ± {shown(name, error)}", unit))
+    return found
 
 
 def with_unit(name: str, value: float | None, error: float | None = None) -> str:

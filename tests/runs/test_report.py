@@ -61,7 +61,10 @@ def test_the_page_is_whole_and_loads_nothing(run, capsys):
     assert "a & b" in text
     assert "log_likelihood" in text
     assert "pyro-latents check" in text
-    assert f"{run.metrics['elbo']:.2f}nats per data point" in text
+    assert f"{run.metrics['elbo']:.2f} ± {run.metrics['elbo_se']:.2f}nats per data point" in text
+    assert "elbo_se" not in text
+    # No number is rounded to nothing.
+    assert "learning_rate0.001" in text
     # The graph of the model is a picture of the page's own.
     assert page.count("<svg") == page.count("</svg>") == 1
     assert {"z", "x", "data"} <= set(checker.text)
@@ -91,8 +94,8 @@ def test_pictures_are_in_the_order_of_their_captions_which_go_by_name(run):
     after = page[places[2] :]
     assert CAPTIONS["hidden_u_values"] in after[: after.index("</figure>")]
     # Shares are per cent, and no p-value is zero.
-    for cell in ("<= 0.02", "50.0 %", "< 0.001"):
-        assert f"<td>{escape(cell)}</td>" in page
+    for cell in ("\u2264 0.02", "50.0 %", "< 0.001"):
+        assert f'<td class="short">{escape(cell)}</td>' in page
     assert "2/(draws + 1) = 0.02" in page
 
 
