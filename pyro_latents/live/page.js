@@ -14,8 +14,9 @@ function begin(section, page) {
   follow.shows = page.shows.map((declared) => made(SHOWS, declared));
   const boxes = (wanted) =>
     Object.values(controls).filter(({ kind }) => kind === wanted).map(({ box }) => box);
+  const shown = element("div", { class: "live-shows" }, ...follow.shows.map(({ box }) => box));
   section.append(
-    element("div", { class: "live-top" }, ...boxes("picture"), ...follow.shows.map((s) => s.box)),
+    element("div", { class: "live-top" }, ...boxes("picture"), shown),
     ...boxes("choice"),
     ...boxes("sliders"),
   );

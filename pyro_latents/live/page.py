@@ -45,15 +45,18 @@ def live_section(live: Live) -> str:
         Unsupported: if a step does what a page cannot do.
     """
     content = json.dumps(_content(live), separators=(",", ":")).replace("<", "\\u003c")
-    folder = files("pyro_latents.live")
-    script = "\n".join((folder / f"{name}.js").read_text() for name in SCRIPTS)
+    script = "\n".join(_file(f"{name}.js") for name in SCRIPTS)
     return (
-        f"<style>\n{(folder / 'live.css').read_text()}</style>\n"
+        f"<style>\n{_file('live.css')}</style>\n"
         f'<section id="live" aria-label="live part"><p>{escape(live.text)}</p>'
         "<noscript><p>It needs JavaScript, which is off.</p></noscript></section>\n"
         f'<script type="application/json" id="live-data">{content}</script>\n'
         f'<script>\n"use strict";\n(() => {{\n{script}}})();\n</script>'
     )
+
+
+def _file(name: str) -> str:
+    return (files("pyro_latents.live") / name).read_text(encoding="utf-8")
 
 
 def _content(live: Live) -> dict[str, Any]:

@@ -8,7 +8,7 @@ const SHOWS = {
     const size = image.reduce((a, b) => a * b, 1);
     const grid = element("div", { class: "live-images" });
     const names = rows.length ? "minmax(3.5rem, max-content) " : "";
-    const single = width * height === 1;
+    const kind = rows.length ? "live-rowed" : width > 1 ? "live-wide" : "live-single";
     const widest = WIDTHS[width] ?? 4.8;
     grid.style.gridTemplateColumns = `${names}repeat(${width}, minmax(0, ${widest}rem))`;
     const canvases = [];
@@ -30,7 +30,7 @@ const SHOWS = {
       );
     const box = element(
       "figure",
-      { class: single ? "live-single" : "live-wide", "aria-label": title },
+      { class: kind, "aria-label": title },
       element("figcaption", {}, title),
       grid,
     );

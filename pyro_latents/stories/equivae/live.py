@@ -44,7 +44,7 @@ def moving_style(parts: Parts) -> Live:
             Step(all_classes, ["v"], ["row"]),
         ],
         [
-            Images("image", "class y in the style v"),
+            Images("image", "class y, style v"),
             Bars("shares", "q(y | x) of the drawn image", names),
             Images("row", "every class in the style v", captions=names[:CLASSES]),
         ],

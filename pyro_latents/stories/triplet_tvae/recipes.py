@@ -180,7 +180,7 @@ class TripletTVAEStory(AffineRanges, Story):
         pair = self.image_pair(parts)
         if pair is None:
             return None
-        if self.views != "inverse":
+        if self.views != "inverse" or not hasattr(parts.guide, "transformation_posterior"):
             return moving_code(*pair, parts.splits.test)
         found = self.build_transformation(parts)
         return moving_transformation(parts, parts.model, parts.guide, found, self.shrink)
