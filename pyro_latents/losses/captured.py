@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
-from pyro_latents.losses.products import quicker_products
+from pyro_latents.losses.products import quicken_products
 from pyro_latents.programs import local_parameters, modules_of
 
 # Of the captured loss and gradient against those of the programs, relative.
@@ -170,9 +170,7 @@ class captured:
 
         try:
             with self._undone(), pyro.validation_enabled(False), _unread():
-                # Where numbers are rounded to few bits, the last digit of a product shows.
-                products = {} if self._cast(batch) else quicker_products()
-                graph = make_fx(record, decomposition_table=products)(*_tensors(batch), *state)
+                graph = make_fx(record)(*_tensors(batch), *state)
             _shorten(graph)
             replayed = _Replayed(graph, parameters, state)
             with self._undone():
@@ -182,6 +180,8 @@ class captured:
                 self.reason = "a parameter is in neither module"
             if updated:
                 _return_loss_alone(graph)
+            # Only now: the last digit of a product decides about units near zero.
+            quicken_products(graph)
         except Exception as error:  # whatever a program does that has no place in a graph
             self.reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
         return None if self.reason else replayed
