@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,6 +14,23 @@ from pyro_latents.live.numbers import Numbers
 
 class Unsupported(Exception):
     """A function does what a page cannot do."""
+
+
+class Table(dict[str, Callable[..., Any]]):
+    """How operations of torch, by their names, are written as operations of a page.
+
+    Each is a function of the program, torch's operation, what that has made, and its arguments,
+    where tensors are values of the program; it returns the value of the result, or a list of them.
+    """
+
+    def of(self, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Enter a function under names, or under its own."""
+
+        def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.update(dict.fromkeys(names or (function.__name__.strip("_"),), function))
+            return function
+
+        return enter
 
 
 @dataclass(frozen=True)
