@@ -28,7 +28,8 @@ def quicken_products(graph: GraphModule) -> None:
         return
     for node in graph.graph.nodes:
         if node.target is _aten.mm.default and _suits(*node.args):
-            _replace(graph, node, *node.args, None)
+            a, b = node.args
+            _replace(graph, node, a, b, None)
         elif node.target is _aten.addmm.default and not node.kwargs:
             bias, a, b = node.args
             if len(bias.meta["val"].shape) == 1 and _suits(a, b):
