@@ -81,7 +81,8 @@ class Lowered:
         except Exception as error:  # whatever a program does that has no place in a graph
             said = str(error).strip() or repr(error)
             raise Unsupported(said.splitlines()[0]) from error
-        self.graph.graph.eliminate_dead_code()
+        # Checks of values make nothing, and a page has none.
+        self.graph.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output"))
 
     def program(
         self, numbers: Numbers, *arguments: Tensor, half: bool

@@ -11,16 +11,16 @@ from pyro_latents.data.examples import Examples
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.live import Images, Live, Plane, Sliders, Step
 from pyro_latents.live.codes import code_sliders, inferred, measured, picture
-from pyro_latents.models.vae import VAE, UniformSphere
+from pyro_latents.models.vae import UniformSphere
 from pyro_latents.plots import plane
 from pyro_latents.stories.vectors import SHOWN, colours_of
 
 
-def moving_code(model: VAE, guide: Any, test: Examples) -> Live:
-    """Return the live part of a VAE.
+def moving_code(model: Any, guide: Any, test: Examples) -> Live:
+    """Return the live part of a model with a code `z`, a ``decoder`` and a ``likelihood``.
 
     Args:
-        model: Of data points alone.
+        model: Of data points alone, such as a `VAE`.
         guide: Of the code; of a refined one the encoder is shown.
         test: Test points.
     """
@@ -31,7 +31,7 @@ def moving_code(model: VAE, guide: Any, test: Examples) -> Live:
         return inferred(guide, x)["z"]
 
     def decode(z: Tensor) -> Tensor:
-        if isinstance(model.prior, UniformSphere):
+        if isinstance(getattr(model, "prior", None), UniformSphere):
             z = z / z.square().sum(-1, keepdim=True).clamp_min(1e-6).sqrt()
         return model.likelihood(model.decoder(z)).mean
 

@@ -29,7 +29,10 @@ RUNS = {
         "pose-dtvae-digits",
         {"hidden_dim": 16, "z_dim": 3, "warp": "affine5", "num_turns": 3},
     ),
-    "spline pose": ("pose-tvae-digits", {"hidden_dim": 16, "z_dim": 3, "warp": "tps"}),
+    "spline pose": (
+        "pose-tvae-digits",
+        {"hidden_dim": 16, "z_dim": 3, "warp": "tps", "guide": "low-rank"},
+    ),
 }
 
 
