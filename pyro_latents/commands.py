@@ -107,7 +107,7 @@ COMMANDS: dict[str, Command] = {}
 def _command(summary: str, *options: Option, **positional: Any) -> Callable:
     """Make a function of options, and of what is given without a name, the command of its name.
 
-    The folder of a ``run`` is opened, and must be writable.
+    The folder of a ``run`` is opened, and must be writable where there is no ``out``.
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
@@ -119,7 +119,8 @@ def _command(summary: str, *options: Option, **positional: Any) -> Callable:
                 from pyro_latents import zoo
 
                 given["run"] = zoo.open_run(given["run"], data_dir=given.pop("data_dir"))
-                check_writable(given["run"].path, "copy the run to where it can be")
+                if not given.get("out"):
+                    check_writable(given["run"].path, "copy the run to where it can be")
             function(**given)
 
         COMMANDS[function.__name__.strip("_")] = Command(summary, run)
@@ -284,11 +285,12 @@ def _plot(run: Any) -> None:
     print(*run.plot(), sep="\n")
 
 
-@_on_run("write one self-contained page on a run")
-def _report(run: Any) -> None:
-    from pyro_latents.runs.report import report
-
-    print(report(run))
+@_on_run(
+    "write one self-contained page on a run, in which its story moves",
+    ("out", str, None, "the page to write (default: RUN/report.html)"),
+)
+def _report(run: Any, out: str | None) -> None:
+    print(run.report(out))
 
 
 @_on_run(

@@ -50,9 +50,17 @@ class Face(OnPoints):
         """Measure this run and others on the same data; see `runs.comparison.compare`."""
         return compare([self, *others], **options)
 
-    def report(self) -> Path:
-        """Write one self-contained page on the run, and return its path."""
-        return report(self)
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write one self-contained page on the run, in which its story moves.
+
+        Args:
+            out: The page's path; ``report.html`` in the run's folder if not given. With one,
+                nothing is written into that folder.
+
+        Returns:
+            The page's path.
+        """
+        return report(self, out)
 
     def export(self, out: str | Path, *, half: bool = False) -> Path:
         """Write the trained model and guide into a folder of their own, and return its path.

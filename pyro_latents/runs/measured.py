@@ -107,10 +107,14 @@ class Measured(Opened):
         figure = rank_ecdfs(ranks, {site: band(*r.shape) for site, r in ranks.items()})
         return found, save(figure, self.folder.figures_path / "calibration.png")
 
-    def plot(self) -> list[Path]:
-        """Draw the learning curve and the story's figures; return the pictures' paths."""
+    def plot(self, folder: str | Path | None = None) -> list[Path]:
+        """Draw the learning curve and the story's figures; return the pictures' paths.
+
+        Args:
+            folder: Where to; ``figures`` in the run's own if not given.
+        """
         history = self.folder.read_history()
         torch.manual_seed(self.parts.seed)
         figures = {**self.parts.story.figures(self.parts), "history": learning_curve(history)}
-        folder = self.folder.figures_path
-        return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+        where = self.folder.figures_path if folder is None else Path(folder)
+        return [save(figure, where / f"{name}.png") for name, figure in figures.items()]

@@ -45,5 +45,5 @@ class Opened(ABC):
         """Return what is measured of the run, and write nothing."""
 
     @abstractmethod
-    def plot(self) -> list[Path]:
-        """Draw the pictures of the run; return their paths."""
+    def plot(self, folder: str | Path | None = None) -> list[Path]:
+        """Draw the pictures of the run, into its own folder or another; return their paths."""

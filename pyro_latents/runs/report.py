@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyro_latents.errors import UserError
-from pyro_latents.files import write_text
+from pyro_latents.files import check_writable, write_text
 from pyro_latents.live.page import live_section
 from pyro_latents.live.program import Unsupported
 from pyro_latents.programs import evaluation_mode, local_parameters
@@ -86,17 +87,40 @@ $body
 )
 
 
-def report(run: Opened) -> Path:
-    """Write ``report.html`` into a run's folder, readable anywhere without a network.
+def report(run: Opened, out: str | Path | None = None) -> Path:
+    """Write one page on a run, readable anywhere without a network.
 
     It has what moves of the story (`Story.live`), and what is known of the run: its settings,
     metrics, figures, predictive checks and calibration; figures are drawn if they were not.
-    Commands that would add a part are named where it is missing. The path of the page is returned.
+    Commands that would add a part are named where it is missing.
+
+    Args:
+        run: The run.
+        out: The page's path; ``report.html`` in the run's folder if not given. With one, nothing
+            is written into that folder.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: if something in the run's folder is damaged, or the page cannot be written.
     """
+    path = run.path / "report.html" if out is None else Path(out)
+    check_writable(path.parent, "give another --out")
     # What there is must be readable before pictures are drawn.
     metrics, checks = _metrics(run), _checks(run)
-    if not (run.folder.figures_path / "history.png").exists():
-        run.plot()
+    figures = run.folder.figures_path
+    with TemporaryDirectory() as aside:
+        if not (figures / "history.png").exists():
+            figures = figures if out is None else Path(aside)
+            run.plot(figures)
+        pictures = _pictures(figures)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, _page(run, metrics, pictures, checks))
+    return path
+
+
+def _page(run: Opened, metrics: str, pictures: str, checks: str) -> str:
     config, settings = run.config, []
     for name in ("settings", "training", "versions"):
         table = _table((name, "value"), config.get(name, {}).items())
@@ -105,7 +129,7 @@ def report(run: Opened) -> Path:
         **_live(run),
         "Model": _graph(run),
         "Metrics": metrics,
-        "Figures": _pictures(run.folder.figures_path),
+        "Figures": pictures,
         "Predictive checks": checks,
         "How it was trained": "".join(settings),
     }
@@ -113,14 +137,11 @@ def report(run: Opened) -> Path:
         f"Recipe {config['recipe']}, guide {config['guide']}, data {config['settings']['data']}, "
         f"seed {config['seed']}. {summary(run.folder.read_history()[-1])}."
     )
-    page = PAGE.substitute(
+    return PAGE.substitute(
         title=escape(f"{config['recipe']}: {run.path.name}"),
         lead=escape(lead),
         body="\n".join(f"<h2>{title}</h2>\n{content}" for title, content in sections.items()),
     )
-    path = run.path / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _live(run: Opened) -> dict[str, str]:

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_latents.data.examples import Examples
 from pyro_latents.live import Bars, Images, Live, Sliders, Step
+from pyro_latents.live.codes import code_sliders, picture
 from pyro_latents.live.numbers import Numbers
 from pyro_latents.live.page import live_section
 from pyro_latents.live.program import Unsupported
@@ -29,6 +31,22 @@ def test_a_step_takes_what_is_there():
         Live("", [X], [Step(torch.sin, ["z"], ["y"]), Step(torch.sin, ["x"], ["z"])], [])
     with pytest.raises(ValueError, match="shows 'y', which no step gives"):
         Live("", [X], [], [Images("y", "y")])
+
+
+def test_an_image_of_each_class_is_there_to_pick_or_the_first_ones():
+    x, y = torch.rand(30, 1, 4, 4), torch.arange(30) % 3
+    of_classes = picture(Examples(x, y.flip(0)))
+    assert torch.equal(of_classes.examples, x[[2, 1, 0]])
+    assert of_classes.captions[0] == "test image 3, of class 0"
+    first = picture(Examples(x))
+    assert torch.equal(first.examples, x[:10])
+    assert first.captions[0] == "test image 1"
+
+
+def test_sliders_that_carry_most_are_seen():
+    codes = torch.randn(50, 14) * torch.tensor([1.0, 0.01] * 7)
+    assert set(range(0, 14, 2)) < set(code_sliders("z", "z", codes).shown)
+    assert len(code_sliders("z", "z", codes).shown) == 10
 
 
 IMPOSSIBLE = {

@@ -76,8 +76,8 @@ EXPECTED = {
     "spline pose": of_pose,
 }
 
-# Draw by hand and by keys, move a slider by a key, and tell what followed.
-USE = """
+# What the scripts of tests need: values as they follow, and a pen.
+BEGIN = """
 const section = document.getElementById("live");
 const values = {};
 section.addEventListener("followed", (event) => {
@@ -94,6 +94,9 @@ const point = (kind, x, y) => {
 // A frame comes at once, not when the browser likes.
 window.requestAnimationFrame = (frame) => frame();
 const seen = {};
+"""
+# Draw by hand and by keys, move a slider by a key, and tell what followed.
+USE = """
 if (drawing) {
   point("pointerdown", 0.4, 0.2);
   point("pointermove", 0.6, 0.8);
@@ -121,6 +124,30 @@ tell({
 """
 
 
+# Draw in a corner, and use each button.
+PRESS = """
+const buttons = [...section.querySelectorAll("button")];
+const button = (text) => buttons.find((b) => b.textContent === text);
+point("pointerdown", 0.1, 0.1);
+point("pointermove", 0.3, 0.2);
+point("pointerup", 0.3, 0.2);
+seen.drawn = values.x;
+button("centre").click();
+seen.centred = values.x;
+button("clear").click();
+seen.cleared = values.x;
+section.querySelectorAll(".live-examples button")[3].click();
+seen.picked = values.x;
+seen.code = values.z;
+button("all to zero").click();
+seen.rest = values.z;
+// What was picked is no ground to draw on.
+point("pointerdown", 0.5, 0.5);
+seen.dot = values.x;
+tell(seen);
+"""
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of a run of each story, after two steps, with its report."""
@@ -145,7 +172,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_page_computes_what_torch_does_and_follows_hand_and_keys(name, runs, tmp_path):
     run, page = runs(name)
-    seen, console = told(page, USE, tmp_path)
+    seen, console = told(page, BEGIN + USE, tmp_path)
     assert console == []
     assert seen["agrees"] == "true"
     assert float(seen["difference"]) < TOLERANCE
@@ -170,6 +197,27 @@ def test_a_page_computes_what_torch_does_and_follows_hand_and_keys(name, runs, t
         for site, expected in EXPECTED[name](run, before).items():
             found = before[site].flatten()[: expected.numel()].float()
             assert torch.allclose(found, expected.flatten().float(), atol=TOLERANCE), site
+
+
+@needs_browser
+def test_buttons_centre_clear_pick_and_reset(runs, tmp_path):
+    run, page = runs("vae")
+    told_of, console = told(page, BEGIN + PRESS, tmp_path)
+    assert console == []
+    seen = {name: torch.tensor(value, dtype=torch.float32) for name, value in told_of.items()}
+    drawn, centred = seen["drawn"].view(28, 28), seen["centred"].view(28, 28)
+    assert drawn[:10, :12].sum() == drawn.sum() > 5
+    assert centred.sum() == drawn.sum()
+    for dim in (0, 1):
+        mean = (centred.sum(1 - dim) * torch.arange(28)).sum() / centred.sum()
+        assert abs(mean - 13.5) < 0.6
+    assert not seen["cleared"].any()
+    test = run.parts.splits.test
+    expected = test.x[int((test.y == 3).nonzero()[0])]
+    assert torch.equal(seen["picked"], expected.flatten())
+    assert torch.allclose(seen["code"], run.encode(expected)["z"][0], atol=TOLERANCE)
+    assert not seen["rest"].any()
+    assert 1 < seen["dot"].sum() < 8
 
 
 def test_pages_are_small(runs):

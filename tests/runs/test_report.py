@@ -99,6 +99,21 @@ def test_pictures_are_in_the_order_of_their_captions_which_go_by_name(run):
     assert "2/(draws + 1) = 0.02" in page
 
 
+def test_a_page_may_be_written_elsewhere(run, tmp_path, capsys):
+    before = run.report().read_text()
+    shutil.rmtree(run.path / "figures")
+    (run.path / "report.html").unlink()
+    files = set(run.path.rglob("*"))
+    out = tmp_path / "pages" / "page.html"
+    assert main(["report", str(run.path), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert set(run.path.rglob("*")) == files
+    page = out.read_text()
+    assert page.count("<img") == before.count("<img") > 1
+    assert main(["report", str(run.path), "--out", "/etc/hostname/page.html"]) == 2
+    assert "/etc/hostname cannot be written: give another --out" in capsys.readouterr().err
+
+
 def test_a_story_that_declares_nothing_live_has_the_rest(run, monkeypatch):
     assert 'id="live"' in run.report().read_text()
     monkeypatch.setattr(VAEStory, "live", Story.live)
