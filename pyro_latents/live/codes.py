@@ -69,4 +69,4 @@ def code_sliders(name: str, title: str, codes: Tensor) -> Sliders:
     size = codes.shape[-1]
     order = codes.std(0).argsort(descending=True)[:SEEN].sort().values
     reach = torch.full((size,), REACH)
-    return Sliders(name, title, -reach, reach, shown=order.tolist())
+    return Sliders(name, title, -reach, reach, shown=order.tolist(), is_normal=True)

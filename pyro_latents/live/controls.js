@@ -1,6 +1,12 @@
 // What is moved: each control is made of its declaration, and returns its element, `value()` and
 // `show(value)`, which a step calls that gives it. `moved(name)` hears of what a person does.
 
+// By Box and Muller.
+function standardNormal() {
+  const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
+  return radius * Math.cos(2 * Math.PI * Math.random());
+}
+
 const CONTROLS = {
   sliders(declared, numbers, moved) {
     const [low, high, start] = ["low", "high", "start"].map((end) => numbers[declared[end]]);
@@ -55,13 +61,15 @@ const CONTROLS = {
       const more = element("summary", {}, `${others.length} more, which move less`);
       box.append(element("details", {}, more, element("div", { class: "live-rows" }, ...others)));
     }
-    if (declared.rest) {
-      const back = () => {
-        show(start);
+    const button = (text, numbersOf) => {
+      const click = () => {
+        show(numbersOf());
         moved(declared.name);
       };
-      box.append(element("button", { type: "button", click: back }, declared.rest));
-    }
+      box.append(element("button", { type: "button", click }, text), " ");
+    };
+    if (declared.rest) button(declared.rest, () => start);
+    if (declared.normal) button("draw from the prior", () => start.map(standardNormal));
     return { box, show, value: () => value };
   },
 

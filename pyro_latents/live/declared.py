@@ -21,6 +21,7 @@ class Sliders:
         labels: What each is called; ``name`` and a number if not given.
         rest: What a button says that goes back to the start; no button if empty.
         shown: The sliders that are seen at once, by their numbers; others unfold. All by default.
+        is_normal: Whether their prior is standard normal: a button draws them from it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Sliders:
     labels: Sequence[str] = ()
     rest: str = "all to zero"
     shown: Sequence[int] | None = None
+    is_normal: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -177,6 +177,7 @@ def _control(control: Control, numbers: Numbers) -> dict[str, Any]:
         **{name: numbers.add(value) for name, value in ends.items()},
         "labels": list(control.labels) or [f"{control.name}{i + 1}" for i in range(count)],
         "rest": control.rest,
+        "normal": control.is_normal,
         "shown": list(range(count) if control.shown is None else control.shown),
     }
 

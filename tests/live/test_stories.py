@@ -141,6 +141,8 @@ seen.picked = values.x;
 seen.code = values.z;
 button("all to zero").click();
 seen.rest = values.z;
+button("draw from the prior").click();
+seen.draw = values.z;
 // What was picked is no ground to draw on.
 point("pointerdown", 0.5, 0.5);
 seen.dot = values.x;
@@ -217,6 +219,8 @@ def test_buttons_centre_clear_pick_and_reset(runs, tmp_path):
     assert torch.equal(seen["picked"], expected.flatten())
     assert torch.allclose(seen["code"], run.encode(expected)["z"][0], atol=TOLERANCE)
     assert not seen["rest"].any()
+    assert bool(seen["draw"].all())
+    assert seen["draw"].abs().max() < 6
     assert 1 < seen["dot"].sum() < 8
 
 
