@@ -33,11 +33,14 @@ class Evidence(NamedTuple):
         log_evidence: The estimate of `log p(x)` in nats, of shape `batch`.
         k_hat: The Pareto shape of the weights, of shape `batch`: see `is_unreliable`.
         ess: The effective sample size of the weights, of shape `batch`.
+        elbo: The bound that the same draws give, the mean of the log weights in nats, of shape
+            `batch`.
     """
 
     log_evidence: Tensor
     k_hat: Tensor
     ess: Tensor
+    elbo: Tensor
 
     def is_unreliable(self, particles: int) -> Tensor:
         """Whether to distrust the estimate of each data point from so many particles."""
@@ -198,6 +201,7 @@ def _summarise(log_weights: Tensor) -> Evidence:
         log_evidence=log_weights.logsumexp(0) - log(len(log_weights)),
         k_hat=pareto_k(log_weights).to(log_weights.dtype),
         ess=effective_sample_size(log_weights),
+        elbo=log_weights.mean(0),
     )
 
 

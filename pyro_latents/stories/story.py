@@ -363,7 +363,7 @@ class Story(ABC):
 def of_evidence(found: Evidence, particles: int) -> Metrics:
     """Return what is reported of the marginal likelihood of data points by so many particles.
 
-    The last three are the shares of the data points whose posterior the guide's draws stand for as
+    The gap is that of the bound by the same draws. The last three are the shares of the data points whose posterior the guide's draws stand for as
     they are, when smoothed weights choose among them, and not at all (`evaluation.verdict`).
     """
     kinds = verdicts(found.k_hat, found.ess, particles)
@@ -371,6 +371,7 @@ def of_evidence(found: Evidence, particles: int) -> Metrics:
         "log_likelihood": found.log_evidence,
         "log_likelihood_particles": particles,
         "log_likelihood_points": len(found.log_evidence),
+        "gap": found.log_evidence - found.elbo,
         "k_hat_above_threshold": 100.0 * found.is_unreliable(particles),
         "effective_sample_size": found.ess,
         "posterior_by_guide": 100.0 * (kinds == GUIDE),

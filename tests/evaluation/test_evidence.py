@@ -25,6 +25,7 @@ def test_the_exact_guide_gives_the_exact_evidence_with_one_particle(pca):
     x = pca.model(size=40)
     estimate = log_evidence(pca.model, pca.exact_guide, x, num_particles=1)
     torch.testing.assert_close(estimate.log_evidence, pca.log_evidence(x))
+    torch.testing.assert_close(estimate.elbo, estimate.log_evidence)
 
 
 def test_the_exact_guide_has_good_diagnostics(pca):
@@ -49,6 +50,8 @@ def test_the_bound_is_below_the_importance_estimate_below_the_evidence(pca):
     elbo = bound_terms(pca.model, pca.wide_guide, Plain(Examples(x)))["elbo"]
     iwae = log_evidence(pca.model, pca.wide_guide, x, num_particles=5).log_evidence.mean().item()
     assert elbo < iwae < pca.log_evidence(x).mean().item()
+    many = log_evidence(pca.model, pca.wide_guide, x, num_particles=200)
+    assert many.elbo.mean().item() == pytest.approx(elbo, rel=0.02)
 
 
 def test_the_bound_of_the_exact_guide_is_the_evidence(pca):
