@@ -214,7 +214,7 @@ class PhasedStory(Story):
             networks += [p for p in guide.parameters() if id(p) not in shared]
         zeta_4 = self.prior_noise_scale**-2
         optimizers: dict[str, Optimizer] = {
-            "network": Adam(networks, lr=self.learning_rate, betas=BETAS),
+            "network": Adam(networks, lr=self.learning_rate, betas=BETAS, fused=True),
             "operators": SGD(
                 [model.operators.psi],
                 lr=self.operator_learning_rate / zeta_4,
