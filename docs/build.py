@@ -7,6 +7,7 @@ to the place in it; those to other sites are left to ``python -m sphinx -b linkc
 which needs a network.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ def dead_links(site: Path) -> Iterator[str]:
 def main() -> None:
     """Build and check."""
     site = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "_build" / "html"
+    # Pages of modules that are gone would stay.
+    shutil.rmtree(HERE / "reference" / "generated", ignore_errors=True)
     trees = ("-d", str(site.with_name(f"{site.name}-trees")))
     built = subprocess.run(
         [sys.executable, "-m", "sphinx", *STRICT, *trees, HERE, site], check=False

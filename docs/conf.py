@@ -36,6 +36,7 @@ extensions = [
     "formulas",
     "quoted",
     "stories",
+    "measured",
 ]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 
@@ -76,3 +77,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+# What a page says is not fetched, which browsers forbid where the site is opened as files.
+html_show_search_summary = False

@@ -1,7 +1,8 @@
-"""How docstrings and signatures of the package are read: backticks, and the ranges of numbers."""
+"""How docstrings and signatures of the package are read: backticks, references, ranges, links."""
 
 import inspect
 import pkgutil
+import re
 import sys
 from importlib import import_module
 from typing import Any, get_type_hints
@@ -12,6 +13,14 @@ from sphinx.addnodes import pending_xref
 import pyro_latents
 
 PACKAGE = "pyro_latents"
+ENDED = re.compile(r"(https?://\S+|\d\)|\(\w+, \d{4}\)|\d|\))$")
+# Files of the repository that are pages of the site too, as they link to each other.
+PAGES = {
+    "README.md": "index",
+    "RESULTS.md": "results",
+    "CONTRIBUTING.md": "contributing",
+    "CHANGELOG.md": "changelog",
+}
 
 
 def resolve(app: Any, env: Any, node: pending_xref, content: nodes.Element) -> Any:
@@ -29,6 +38,39 @@ def resolve(app: Any, env: Any, node: pending_xref, content: nodes.Element) -> A
     where = f"{defined.__module__}.{defined.__qualname__}"
     domain, page = env.get_domain("py"), node["refdoc"]
     return domain.resolve_xref(env, page, app.builder, "obj", where, node, content)
+
+
+def link_pages(app: Any, document: nodes.document) -> None:
+    """Let links to files of the repository lead to their pages."""
+    for node in document.findall(pending_xref):
+        if page := PAGES.get(node["reftarget"]):
+            node.update_all_atts(
+                {
+                    "refdomain": "std",
+                    "reftype": "doc",
+                    "reftarget": f"/{page}",
+                    "refexplicit": True,
+                },
+                replace=True,
+            )
+
+
+def list_references(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Make each entry of the references of a docstring a line of a list."""
+    if "References:" not in lines:
+        return
+    start = lines.index("References:") + 1
+    before = ""
+    for i in range(start, len(lines)):
+        line = lines[i].strip()
+        if not line or not lines[i].startswith(" "):
+            break
+        # An entry ends with its address, its year or its pages.
+        is_new = not before or (ENDED.search(before) and line[0].isupper())
+        lines[i] = f"    {'- ' if is_new else '  '}{line}"
+        before = line
 
 
 def leave_out_ranges(app: Any) -> None:
@@ -55,8 +97,11 @@ def _replace(holder: Any) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Connect both."""
+    """Connect all of it."""
     app.connect("missing-reference", resolve, priority=900)
     app.connect("builder-inited", leave_out_ranges)
+    app.connect("doctree-read", link_pages)
+    # Before napoleon reads the sections.
+    app.connect("autodoc-process-docstring", list_references, priority=400)
     app.config.default_role = "py:obj"
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -136,7 +136,7 @@ class Records(Shown):
             kept = json.loads((RECORDS / f"{name}.json").read_text())
             # The first line of a block is a mark, and so is the last.
             block = recorder().block(name, kept).splitlines()[1:-1]
-            title = kept.get("title", name.replace("-", " "))
+            title = kept.get("title", titled(name))
             long = len(kept["rows"]) > ROWS
             yield from ("```{raw} html", f"<details{'' if long else ' open'}>")
             yield from (f"<summary>{title}</summary>", "```", "")
@@ -175,6 +175,15 @@ def named(words: Iterable[str]) -> list[str]:
     """Return the names of the records that begin with one of some words, in their order."""
     names = sorted(path.stem for path in RECORDS.glob("*.json"))
     return [name for word in words for name in names if name.startswith(word)]
+
+
+def titled(name: str) -> str:
+    """Return what a record is called that has no title."""
+    kind, _, recipe = name.partition("-")
+    return {
+        "compare": f"Guides of {recipe}, side by side",
+        "check": f"Predictive checks of {recipe}",
+    }.get(kind, name)
 
 
 @cache
