@@ -16,7 +16,7 @@ from pyro_latents.stories.vectors import SHOWN
 from pyro_latents.transport import TransportOperators
 
 # Other images that move along, and points of a path.
-OTHERS, POINTS = 3, 40
+OTHERS, POINTS = 2, 40
 # How far a coefficient goes: half a turn of the fastest rotation, and no more than this growth.
 GROWTH = 1.5
 
@@ -56,8 +56,8 @@ def _images(parts: Parts) -> Live:
         [picked, coefficient_sliders(model.operators)],
         [Step(encode, ["x"], ["z", "start"]), Step(move, ["z", "c"], ["end"])],
         [
-            Images("start", "the image and others, decoded"),
-            Images("end", "the same, moved by c"),
+            Images("start", "the image and others", ["decoded"]),
+            Images("end", "their codes moved by c", ["decoded"]),
         ],
     )
 
