@@ -203,7 +203,8 @@ def _measure_gaps_from_one_evidence(measured: Sequence[Metrics]) -> None:
     Each estimate of `p(x)` is unbiased, and so is their mean; it is as good as the best of them.
     """
     names = ("log_likelihood", "log_evidence_ais")
-    estimates = [m[n] for m in measured for n in names if isinstance(m.get(n), Tensor)]
+    values = [found.get(name) for found in measured for name in names]
+    estimates = [value for value in values if isinstance(value, Tensor)]
     if not estimates:
         return
     evidence = torch.stack(estimates).logsumexp(0) - math.log(len(estimates))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 # The first that the name of a metric matches.
 UNITS = (
     (
-        r"elbo|log_likelihood$|log_evidence_ais$|evidence_interval_|reconstruction|kl_|gap$|.*_se$",
+        r"elbo|log_likelihood$|log_evidence_ais$|evidence_interval_|reconstruction|kl_|gap$|.*_divergence$|.*_se$",
         "nats per data point",
     ),
     (r".*(accuracy|error|error_rate|above_threshold|separable|_from_(orbit|path))$", "%"),

@@ -1,5 +1,7 @@
 """Reference posteriors against closed forms and Pyro's own NUTS, and guides against them."""
 
+from math import log
+
 import arviz
 import pyro
 import pytest
@@ -98,6 +100,7 @@ def test_the_posterior_scores_as_itself(pca, exact):
     torch.testing.assert_close(score.coverage[50], torch.full((6,), 0.5), atol=0.06, rtol=0)
     torch.testing.assert_close(score.coverage[90], torch.full((6,), 0.9), atol=0.04, rtol=0)
     assert score.energy_distance.abs().max() < 0.05
+    assert score.divergence.abs().max() < 0.05
 
 
 def test_a_guide_that_is_off_is_told_by_how_much(pca, exact):
@@ -108,6 +111,8 @@ def test_a_guide_that_is_off_is_told_by_how_much(pca, exact):
     expected = moved.square().mean().sqrt().expand(6)
     torch.testing.assert_close(score.mean_error, expected, atol=0.15, rtol=0)
     assert (score.energy_distance > 0.5).all()
+    # Half the squared distance, in units of the posterior.
+    torch.testing.assert_close(score.divergence, torch.full((6,), 2.0), atol=0.4, rtol=0)
 
 
 def test_a_narrow_guide_covers_too_little(pca, exact):
@@ -118,6 +123,9 @@ def test_a_narrow_guide_covers_too_little(pca, exact):
     quantile = normal.icdf(torch.tensor(0.95)) / 6**0.5
     expected = (2 * normal.cdf(quantile) - 1).expand(6)
     torch.testing.assert_close(score.coverage[90], expected, atol=0.06, rtol=0)
+    # Of both coordinates together.
+    divergence = torch.full((6,), 1 / 6 - 1 + log(6))
+    torch.testing.assert_close(score.divergence, divergence, atol=0.15, rtol=0)
 
 
 def test_a_reference_of_other_data_is_refused(pca, exact):
