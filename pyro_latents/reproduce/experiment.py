@@ -131,6 +131,7 @@ class Job:
             seed=self.seed,
             data_dir=self.context.data_dir,
             limit_train=self.images,
+            as_published=True,
             **{**self.context.budget.numbers, **self.numbers},
         )
 
