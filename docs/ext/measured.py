@@ -22,6 +22,7 @@ def read(name: str) -> dict[str, Any]:
 class Measured(Shown):
     """The table."""
 
+    classes = ("figures",)
     made_of = (MEASURED,)
 
     def lines(self, name: str) -> Iterator[str]:

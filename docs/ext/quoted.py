@@ -73,6 +73,12 @@ def list_references(
         before = line
 
 
+def leave_out_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> Any:
+    """Leave out the fields of named tuples, which the docstrings of their classes tell of."""
+    is_field = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return True if is_field else None
+
+
 def leave_out_ranges(app: Any) -> None:
     """Show the `Positive[int]` of a field as the number that it is: its range is told in words."""
     for found in pkgutil.walk_packages(pyro_latents.__path__, f"{PACKAGE}."):
@@ -101,6 +107,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("missing-reference", resolve, priority=900)
     app.connect("builder-inited", leave_out_ranges)
     app.connect("doctree-read", link_pages)
+    app.connect("autodoc-skip-member", leave_out_fields)
     # Before napoleon reads the sections.
     app.connect("autodoc-process-docstring", list_references, priority=400)
     app.config.default_role = "py:obj"

@@ -28,6 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 from pyro_latents import zoo
 from pyro_latents.commands import _numbers
 from pyro_latents.guides.amortised import Amortised
+from pyro_latents.guides.families import Family
 from pyro_latents.programs import evaluation_mode
 from pyro_latents.runs.model_graph import model_graph
 from pyro_latents.stories.story import Story
@@ -45,6 +46,8 @@ class Shown(SphinxDirective):
 
     required_arguments = 1
     final_argument_whitespace = True
+    # Of the box around, for the style sheet.
+    classes: ClassVar[tuple[str, ...]] = ()
     # What the pages are made of: Sphinx reads a page anew where one of them has changed.
     made_of: ClassVar[tuple[Path, ...]] = (ROOT / "pyro_latents", ROOT / "models", ROOT / "guides")
 
@@ -54,10 +57,10 @@ class Shown(SphinxDirective):
             for path in folder.rglob("*.*"):
                 if path.suffix in (".py", ".json"):
                     self.env.note_dependency(str(path))
-        box = nodes.container()
+        box = nodes.container(classes=list(self.classes))
         lines = "\n".join(self.lines(*self.arguments[0].split())).splitlines()
         self.state.nested_parse(StringList(lines, "generated"), self.content_offset, box)
-        return box.children
+        return [box] if self.classes else box.children
 
     def lines(self, *words: str) -> Iterator[str]:
         """Return the Markdown."""
@@ -133,7 +136,7 @@ class Records(Shown):
     def lines(self, *words: str) -> Iterator[str]:
         """Return each record: its title, its table, and what printed it."""
         for name in named(words):
-            kept = json.loads((RECORDS / f"{name}.json").read_text())
+            kept = escaped(json.loads((RECORDS / f"{name}.json").read_text()))
             # The first line of a block is a mark, and so is the last.
             block = recorder().block(name, kept).splitlines()[1:-1]
             title = kept.get("title", titled(name))
@@ -163,18 +166,30 @@ def source(path: str) -> str:
 def told_of(recipe: str, name: str) -> tuple[str, str]:
     """Return the classes that a guide is made of, and the first sentence of their docstrings."""
     guide = zoo.recipe(recipe, guide=name).guide
-    made_of = [type(guide)]
+    families = {type(part): None for part in guide.modules() if isinstance(part, Family)}
+    links = ", ".join(
+        f"{{py:class}}`~{kind.__module__}.{kind.__qualname__}`"
+        for kind in (type(guide), *families)
+    )
     # What is said of an amortised guide is what is said of its family.
-    if isinstance(guide, Amortised):
-        made_of += [type(family) for family in guide.families.values()]
-    links = ", ".join(f"{{py:class}}`~{k.__module__}.{k.__qualname__}`" for k in made_of)
-    return links, (inspect.getdoc(made_of[-1]) or "").splitlines()[0].replace("|", r"\|")
+    told = next(iter(families)) if isinstance(guide, Amortised) else type(guide)
+    return links, (inspect.getdoc(told) or "").splitlines()[0].replace("|", r"\|")
 
 
 def named(words: Iterable[str]) -> list[str]:
     """Return the names of the records that begin with one of some words, in their order."""
     names = sorted(path.stem for path in RECORDS.glob("*.json"))
     return [name for word in words for name in names if name.startswith(word)]
+
+
+def escaped(kept: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose cells have no sign that would end a cell."""
+
+    def cell(found: Any) -> Any:
+        return found.replace("|", r"\|") if isinstance(found, str) else found
+
+    rows = [[cell(found) for found in row] for row in kept["rows"]]
+    return {**kept, "columns": [cell(found) for found in kept["columns"]], "rows": rows}
 
 
 def titled(name: str) -> str:
