@@ -5,8 +5,9 @@ training is killed by SIGKILL, resumed by `--resume`, killed again, and so on un
 another one begins, until there were enough kills. They fall at moments that are uniform over the
 time of the unbroken training, and a third of them within the write of a checkpoint: the run folder
 is watched, and the process killed as soon as the temporary file of one of the first writes is
-there. Checkpoints of trainings that are killed are a few steps apart and not a hundred. Trainings
-are processes of their own, forked from this one, so that kills fall into them, not into imports.
+there. Checkpoints of trainings that are killed are a few steps apart and not a hundred, and steps
+are captured from the thirtieth on, so that some are and some are not. Trainings are processes of
+their own, forked from this one, so that kills fall into them, not into imports.
 
 Then trainings are cut at random steps, by `--steps` and by `--epochs`, resumed, and compared with
 uncut ones, most of which end by early stopping, after a `--patience` that is random too.
@@ -40,6 +41,7 @@ from pyro_latents import zoo
 from pyro_latents.cli import main as command_line
 from pyro_latents.text import aligned
 from pyro_latents.training import loop
+from pyro_latents.training import steps as training_steps
 from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_checkpoint
 from pyro_latents.training.history import Progress
 
@@ -68,6 +70,7 @@ STORIES: dict[str, tuple[str, int, str, dict[str, Any]]] = {
 # Epochs without improvement that none of them has; there is a `best.ckpt` all the same.
 PATIENT = 1000
 STEPS_BETWEEN_CHECKPOINTS = 4
+CAPTURED_FROM = 30
 # Of a checkpoint, best or latest, within one of which a process is killed.
 WRITES = 12
 
@@ -99,6 +102,7 @@ class Training:
             os.dup2(log, stream)
         if often:
             loop.MIN_STEPS_BETWEEN_CHECKPOINTS = STEPS_BETWEEN_CHECKPOINTS
+        training_steps.CAPTURED_FROM = CAPTURED_FROM
         count, last = Progress.count, self._step
 
         def counted(self: Progress, loss: torch.Tensor) -> None:
