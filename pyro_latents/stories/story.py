@@ -363,8 +363,9 @@ class Story(ABC):
 def of_evidence(found: Evidence, particles: int) -> Metrics:
     """Return what is reported of the marginal likelihood of data points by so many particles.
 
-    The gap is that of the bound by the same draws. The last three are the shares of the data points whose posterior the guide's draws stand for as
-    they are, when smoothed weights choose among them, and not at all (`evaluation.verdict`).
+    The gap is that of the bound by the same draws. The last three are the shares of the data
+    points whose posterior the guide's draws stand for as they are, when smoothed weights choose
+    among them, and not at all (`evaluation.verdict`).
     """
     kinds = verdicts(found.k_hat, found.ess, particles)
     return {
