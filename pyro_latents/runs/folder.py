@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType
@@ -20,11 +20,16 @@ from pyro_latents.errors import UserError
 from pyro_latents.files import write_json, write_text
 from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_checkpoint
 
+REFERENCE = "reference.nc"
 # What `pyro-latents` measures and draws of a run, and what is of no use once it is trained on.
-RESULTS = ("metrics.json", "figures", "checks", "report.html", "reference.nc")
+RESULTS = ("metrics.json", "figures", "checks", "report.html", REFERENCE)
+# What is written beside its place, and renamed.
+FILES = ("config.yaml", CHECKPOINT, BEST, HISTORY, "metrics.json")
 # What an export has in the place of a checkpoint.
 WEIGHTS = "model.safetensors"
-# In its metadata: names, each with that of another which has the same numbers.
+# What both call the parameters of the model.
+PREFIX = "model."
+# In the metadata of the export: names, each with that of another which has the same numbers.
 SHARED = "shared"
 # What a configuration has at least, and of which kinds.
 CONFIG: dict[str, tuple[type, ...]] = {
@@ -52,7 +57,7 @@ class RunFolder:
         self.history_path = self.path / HISTORY
         self.metrics_path = self.path / "metrics.json"
         self.figures_path = self.path / "figures"
-        self.reference_path = self.path / "reference.nc"
+        self.reference_path = self.path / REFERENCE
 
     def is_started(self) -> bool:
         """Whether a training has left parameters here that another one would overwrite."""
@@ -105,9 +110,8 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left of files that it was writing."""
-        for name in (self.config_path.name, CHECKPOINT, BEST, HISTORY, self.metrics_path.name):
-            for path in self.path.glob(f".{name}.*"):
-                path.unlink(missing_ok=True)
+        for path in filter(_is_half_written, self.path.iterdir()):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -146,16 +150,19 @@ class RunFolder:
 
     def read_parameters(self) -> dict[str, torch.Tensor]:
         """Return the trained parameters: the best ones with early stopping, else the latest."""
-        weights = self.path / WEIGHTS
-        if weights.exists():
-            path, parameters = weights, _read_weights(weights)
-        else:
-            path = self.best_path if self.best_path.exists() else self.checkpoint_path
-            parameters = read_checkpoint(path)["parameters"]
+        path, parameters = self._stored()
         for name, value in parameters.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise UserError(f"{path} has a {name} that is not finite; train the run anew.")
         return parameters
+
+    def _stored(self) -> tuple[Path, dict[str, torch.Tensor]]:
+        """The parameters, and the file that has them."""
+        weights = self.path / WEIGHTS
+        if weights.exists():
+            return weights, read_weights(weights)
+        path = self.best_path if self.best_path.exists() else self.checkpoint_path
+        return path, read_checkpoint(path)["parameters"]
 
     def step(self) -> int:
         """Return the step that the run is at, zero before its first checkpoint."""
@@ -213,10 +220,7 @@ class RunFolder:
     def _is_ours(self) -> bool:
         """Whether the folder is empty, or has what a training leaves that did not get far."""
         own = (self.config_path.name, HISTORY, "tensorboard")
-        return all(
-            path.name in own or path.name.startswith(".config.yaml.")
-            for path in self.path.iterdir()
-        )
+        return all(path.name in own or _is_half_written(path) for path in self.path.iterdir())
 
     def _remove(self, made: list[Path]) -> None:
         """Remove what a failed start has written, and the folders that it has made."""
@@ -228,13 +232,20 @@ class RunFolder:
             path.rmdir()
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The parameters that `runs.export` has written."""
+def _is_half_written(path: Path) -> bool:
+    """Whether a process was killed that wrote one of a run's files."""
+    return path.name.startswith(tuple(f".{name}." for name in FILES))
+
+
+def read_weights(
+    path: Path, beside: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """Return the parameters that `runs.export` has written, and those of another file beside."""
     from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
+            found = {**(beside or {}), **{name: file.get_tensor(name) for name in file.keys()}}
             shared = json.loads((file.metadata() or {}).get(SHARED, "{}"))
         return found | {name: found[same] for name, same in shared.items()}
     except Exception as error:  # a damaged file fails in as many ways as there are damages

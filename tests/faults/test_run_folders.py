@@ -303,14 +303,16 @@ def test_a_setting_from_before_there_was_one_has_its_default(run, tmp_path):
     assert zoo.open_run(run).story.halve_every == 15
 
 
-def test_what_a_killed_training_leaves_is_begun_anew(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["config.yaml", "best.ckpt", "checkpoint.ckpt", "history.csv"])
+def test_what_a_killed_training_leaves_is_begun_anew(tmp_path, monkeypatch, name):
     from pyro_latents.cli import main
 
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / ".config.yaml.a1b2c3").write_bytes(b"recipe: v")
-    assert main(f"train vae-digits {SMALL} --steps 1 --out run".split()) == 0
+    (folder / f".{name}.a1b2c3").write_bytes(b"recipe: v")
+    (folder / "history.csv").write_text("epoch,step")
+    assert main(f"train vae-digits {SMALL} --steps 1 --out run --resume".split()) == 0
     assert not list(folder.glob(".*"))
 
 
