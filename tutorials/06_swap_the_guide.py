@@ -28,8 +28,7 @@ from pyro_latents import zoo
 from pyro_latents.runs.references import reference
 
 SHORT = "PYRO_LATENTS_SHORT" in os.environ
-EPOCHS, PARTICLES, POINTS, IMAGES = (1, 20, 20, 2) if SHORT else (60, 1000, 100, 20)
-CHAINS = {"draws": 20, "temperatures": 5} if SHORT else {}
+EPOCHS, PARTICLES, POINTS, IMAGES = (5, 20, 20, 4) if SHORT else (60, 1000, 100, 20)
 GUIDES = ("mean-field", "full-rank", "flow", "refined")
 folder = Path(tempfile.mkdtemp())
 
@@ -41,7 +40,6 @@ folder = Path(tempfile.mkdtemp())
 # %%
 recipe = zoo.recipe("vae-digits", networks="dense", z_dim=8, seed=0)
 model = recipe.train(folder / "model", epochs=EPOCHS, progress=False)
-model
 
 # %% [markdown]
 # ## Four guides for it
@@ -73,7 +71,7 @@ plt.show()
 # which is why guides are there; and they say what a guide should have given.
 
 # %%
-drawn = reference(runs[0], images=IMAGES, **CHAINS)
+drawn = reference(runs[0], images=IMAGES)
 for name, value in drawn.as_rows():
     print(f"{name:<48}{value}")
 

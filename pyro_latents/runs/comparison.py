@@ -182,13 +182,15 @@ def _measured(run: Opened, seed: int, sampling: ImportanceSampling, how: Anneali
 
 
 def _scores(runs: Sequence[Opened]) -> list[Metrics]:
-    """How near the guide of each run is to the reference posteriors that one of them has."""
+    """How near the guides are to the reference posteriors that a run has, if chains agree."""
     path = next((p for run in runs if (p := run.folder.reference_path).exists()), None)
     if path is None:
         return [{} for _ in runs]
     reference, x, about = read_reference(path)
     if about["model"] != TrainedModel.of(runs[0].folder).hash:
         raise UserError(f"{path} is of a model that the run had before: delete it, or draw anew.")
+    if not bool(reference.is_agreed.any()):
+        return [{} for _ in runs]
     found: list[Metrics] = []
     for run in runs:
         torch.manual_seed(runs[0].parts.seed)

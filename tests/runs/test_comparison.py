@@ -129,6 +129,9 @@ def test_guides_of_one_model_are_scored_against_its_reference_posteriors(runs, m
         assert 0 < row["reference_coverage_90"] <= 100
         assert row["reference_energy_distance"] > -1
     assert found.differences[0]["reference_energy_distance"].points == 3
+    monkeypatch.setattr(Reference, "is_agreed", torch.zeros(3, dtype=torch.bool))
+    alone = compare(opened(runs, "paper", "same-model"), particles=5, points=3)
+    assert not [name for name in alone.rows[0] if name.startswith("reference")]
     write_reference(reference, x, run.folder.reference_path, {"model": "another"})
     with pytest.raises(UserError, match="reference.nc is of a model that the run had before"):
         compare(opened(runs, "paper", "same-model"), particles=5, points=3)
