@@ -74,9 +74,10 @@ class Parser(ArgumentParser):
 # The name of an option, its kind (None for a flag), its default, and what it is.
 Option = tuple[str, type | None, Any, str]
 DATA_DIR: Option = ("data-dir", str, None, "folder of the data sets")
+DATA: Option = ("data", str, None, "other data than those of the training")
 PARTICLES: Option = ("particles", int, 1000, "importance samples")
 TRAINING: tuple[Option, ...] = (
-    ("model-from", str, None, "a run whose model stays as it is, for a new guide"),
+    ("model-from", str, None, "a run, or pretrained weights, whose model stays, for a new guide"),
     ("steps", int, None, "gradient steps, not epochs"),
     ("limit-train", int, None, "training points to use"),
     DATA_DIR,
@@ -118,7 +119,8 @@ def _command(summary: str, *options: Option, **positional: Any) -> Callable:
             if "run" in given:
                 from pyro_latents import zoo
 
-                given["run"] = zoo.open_run(given["run"], data_dir=given.pop("data_dir"))
+                where = {name: given.pop(name) for name in ("data", "data_dir")}
+                given["run"] = zoo.open_run(given["run"], **where)
                 if not given.get("out"):
                     check_writable(given["run"].path, "copy the run to where it can be")
             function(**given)
@@ -130,7 +132,8 @@ def _command(summary: str, *options: Option, **positional: Any) -> Callable:
 
 
 def _on_run(summary: str, *options: Option) -> Callable:
-    return _command(summary, *options, DATA_DIR, run={"help": "folder of the run"})
+    words = {"help": "folder of the run, or name of pretrained weights"}
+    return _command(summary, *options, DATA, DATA_DIR, run=words)
 
 
 def _read(parser: Parser, arguments: list[str], *options: Option) -> dict[str, Any]:
@@ -236,15 +239,19 @@ def _check(run: Any, **options: Any) -> None:
     ("evidence", str, "iwae", "iwae, or ais to anneal beside it"),
     ("out", str, None, "the folder to write (default: comparison)"),
     DATA_DIR,
-    runs={"nargs": "+", "help": "folders of the runs"},
+    DATA,
+    runs={"nargs": "+", "help": "folders of the runs, or names of pretrained weights"},
 )
-def _compare(runs: list[str], out: str | None, data_dir: str | None, **options: Any) -> None:
+def _compare(
+    runs: list[str], out: str | None, data_dir: str | None, data: str | None, **options: Any
+) -> None:
     from pyro_latents import zoo
     from pyro_latents.runs.comparison import check_free, compare
 
     folder = first_free("comparison") if out is None else Path(out)
     check_free(folder)
-    comparison = compare([zoo.open_run(path, data_dir=data_dir) for path in runs], **options)
+    opened = [zoo.open_run(path, data_dir=data_dir, data=data) for path in runs]
+    comparison = compare(opened, **options)
     print(comparison.as_text())
     for path in comparison.write(folder):
         print(f"written to {path}")
@@ -302,6 +309,16 @@ def _export(run: Any, out: str | None, half: bool) -> None:
     whole = run.path.resolve()
     folder = first_free(whole.with_name(f"{whole.name}-export")) if out is None else Path(out)
     print(run.export(folder, half=half))
+
+
+@_command(
+    "show the weights that come with the package, or the card of some",
+    name={"nargs": "?", "help": "their name, such as vae-mnist; without one, all are listed"},
+)
+def _pretrained(name: str | None) -> None:
+    from pyro_latents.runs.card import card_of, rows
+
+    print(aligned(rows()) if name is None else card_of(name))
 
 
 @_command(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyro_latents.data.blank import blank_splits
 from pyro_latents.data.points import in_words
-from pyro_latents.data.sources import load, named
+from pyro_latents.data.sources import SOURCES, load, named
 from pyro_latents.errors import UserError, check_seed
 from pyro_latents.fields import plain
 from pyro_latents.files import first_free
@@ -32,6 +32,7 @@ from pyro_latents.runs.measured import Measured
 from pyro_latents.runs.registry import stored_story, story_of
 from pyro_latents.runs.resumption import check_resumable
 from pyro_latents.runs.trained_model import TrainedModel
+from pyro_latents.runs.weights import folder_of
 from pyro_latents.stories.story import Parts, Story
 from pyro_latents.text import did_you_mean
 from pyro_latents.training.options import FitOptions
@@ -70,9 +71,9 @@ class Recipe(Parts):
         guide: The name of one of its guides, or one of your own: any callable with the model's
             arguments and latent sites, a factory that takes the model (`pyro_latents.guides.own`),
             or the import path of a factory, ``package.module:NAME``; the paper's by default.
-        model_from: A run whose model is taken as it is, for a new guide; its numbers are the run's
-            then unless they are given, and those that the model is built from must be. None to
-            train model and guide together.
+        model_from: A run, its folder or the name of pretrained weights, whose model is taken as it
+            is, for a new guide; its numbers are the run's then unless they are given, and those
+            that the model is built from must be. None to train model and guide together.
         seed: Of the initial parameters, the batches and all draws.
         data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
         limit_train: Training points to use, None for all.
@@ -286,7 +287,8 @@ class Run(Face, Measured):
     """A trained recipe on disk.
 
     Args:
-        path: The folder that `Recipe.train` wrote.
+        path: The folder that `Recipe.train` wrote, or its files as opened already; or the name of
+            weights that come with the package, if no folder has it (`runs.weights.folder_of`).
         data_dir: Where its data set lies now; None for where it lay, or ``PYRO_LATENTS_DATA``.
         data: Other data than it was trained on, of the same shape, as `Recipe` takes them; or the
             same where they were arrays in memory, which a run does not keep.
@@ -298,13 +300,13 @@ class Run(Face, Measured):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | RunFolder,
         *,
         data_dir: str | Path | None = None,
         data: Any = None,
         guide: str | Callable | None = None,
     ) -> None:
-        self.folder = RunFolder(path)
+        self.folder = path if isinstance(path, RunFolder) else folder_of(path)
         self.path = self.folder.path
         self.config = self.folder.read_config()
         self._data_dir = data_dir
@@ -324,6 +326,10 @@ class Run(Face, Measured):
         numbers = {field.name: getattr(self.story, field.name) for field in fields(self.story)}
         if self._data is not None:
             numbers |= {"data": self._data, "data_shape": ()}
+            if isinstance(self._data, str) and self._data in SOURCES:
+                # Smaller data have fewer to set apart.
+                fewer = min(self.story.validation, SOURCES[self._data].validation)
+                numbers["validation"] = fewer
         recipe = Recipe(
             self.config["recipe"],
             guide=self._given_guide(),

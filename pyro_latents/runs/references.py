@@ -11,6 +11,7 @@ from pyro_latents.checks.reference_io import write_reference
 from pyro_latents.errors import check_counts
 from pyro_latents.evaluation.reference import Reference, reference_posterior
 from pyro_latents.runs.annealing import points_alone
+from pyro_latents.runs.folder import REFERENCE
 from pyro_latents.runs.opened import Opened
 from pyro_latents.runs.trained_model import TrainedModel
 
@@ -67,7 +68,7 @@ def reference(
         model, guide, x, num_chains=chains, num_draws=draws, num_temperatures=temperatures
     )
     about = {"recipe": run.config["recipe"], "model": TrainedModel.of(run.folder).hash}
-    return Written(found, write_reference(found, x, run.folder.reference_path, about))
+    return Written(found, write_reference(found, x, run.path / REFERENCE, about))
 
 
 def _worst(found: Reference, name: str) -> str:

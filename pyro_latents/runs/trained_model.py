@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 from pyro_latents.data.examples import Splits
 from pyro_latents.errors import UserError
-from pyro_latents.runs.folder import RunFolder
+from pyro_latents.runs.folder import PREFIX, RunFolder
 from pyro_latents.runs.registry import stored_story
 from pyro_latents.stories.story import Story
-
-# What a checkpoint calls the parameters of the model.
-PREFIX = "model."
 
 
 @dataclass(frozen=True)
