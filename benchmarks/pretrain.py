@@ -70,7 +70,7 @@ TRIPLET = {"optimizer": "adam", "schedule": "halve", "learning_rate": 1e-3}
 PLAN = {
     "vaells-swiss-roll-v1": Weights("vaells-swiss-roll", 91, half=False),
     "vae-mnist-v1": Weights("vae-mnist", 4, references=5, numbers=MUON),
-    "pose-dtvae-mnist-v1": Weights("pose-dtvae-mnist", 8, references=5, numbers=POSE),
+    "pose-dtvae-mnist-v1": Weights("pose-dtvae-mnist", 8, numbers=POSE),
     "equivae-mnist-v1": Weights("equivae-mnist", 4, numbers=EQUIVAE),
     "vaells-circles-v1": Weights("vaells-circles", 308, half=False),
     "triplet-tvae-mnist-v1": Weights("triplet-tvae-mnist", 3, numbers=TRIPLET),
