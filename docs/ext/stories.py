@@ -7,6 +7,7 @@
 ``recipes``         the recipes of a story, and by which numbers they differ
 ``options``         the numbers of a story alone, with what its docstrings say of them
 ``records``         what was measured: the records whose names begin with one of some words
+``weights``         the cards of the weights of some stories that come with the package
 ==================  =============================================================================
 """
 
@@ -14,6 +15,7 @@ import ast
 import importlib.util
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -30,7 +32,9 @@ from pyro_latents.commands import _numbers
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import Family
 from pyro_latents.programs import evaluation_mode
+from pyro_latents.runs.folder import RunFolder
 from pyro_latents.runs.model_graph import model_graph
+from pyro_latents.runs.weights import PACKAGED
 from pyro_latents.stories.story import Story
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +151,32 @@ class Records(Shown):
             yield from ("", "```{raw} html", "</details>", "```", "")
 
 
+class Weights(Shown):
+    """The weights of some stories that come with the package."""
+
+    made_of = (PACKAGED,)
+
+    def lines(self, *stories: str) -> Iterator[str]:
+        """Return how they are opened, and the card of each; or that there are none."""
+        named = [
+            name
+            for name in zoo.pretrained_names()
+            if zoo.recipes()[RunFolder(PACKAGED / name).read_config()["recipe"]].name in stories
+            and (PACKAGED / name / "card.md").exists()
+        ]
+        if not named:
+            yield "None of this story come with the package."
+            return
+        yield "Opened without a training and without a network, for every verb of a run:"
+        yield from ("", "```python", f'run = zoo.pretrained("{named[-1]}")', "```", "")
+        for name in named:
+            card = (PACKAGED / name / "card.md").read_text().partition("\n")[2]
+            yield from ("```{raw} html", f"<details><summary>{name}</summary>", "```", "")
+            # Its headings are no parts of the page.
+            yield from (re.sub(r"^#+ (.*)$", r"**\1**", line) for line in card.splitlines())
+            yield from ("", "```{raw} html", "</details>", "```", "")
+
+
 def source(path: str) -> str:
     """Return the source of ``package.module:Class.function`` without its docstring."""
     module, _, name = path.partition(":")
@@ -234,6 +264,7 @@ def setup(app: Any) -> dict[str, bool]:
         "recipes": Recipes,
         "options": Options,
         "records": Records,
+        "weights": Weights,
     }.items():
         app.add_directive(name, kind)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
