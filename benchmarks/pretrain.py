@@ -76,19 +76,19 @@ PLAN = {
     "triplet-tvae-mnist-v1": Weights("triplet-tvae-mnist", 3, numbers=TRIPLET),
     "vae-fashion-mnist-v1": Weights("vae-fashion-mnist", 4, numbers=MUON),
     "pose-tvae-mnist-v1": Weights("pose-tvae-mnist", 8, numbers=POSE),
-    "vae-mnist-flow-v1": Weights("vae-mnist", 2, "flow", of="vae-mnist-v1"),
-    "pose-dtvae-mnist-flow-v1": Weights("pose-dtvae-mnist", 3, "flow", of="pose-dtvae-mnist-v1"),
+    "vae-mnist-flow-v1": Weights("vae-mnist", 4, "flow", of="vae-mnist-v1"),
+    "pose-dtvae-mnist-flow-v1": Weights("pose-dtvae-mnist", 8, "flow", of="pose-dtvae-mnist-v1"),
     "vaells-swiss-roll-amortised-v1": Weights(
         "vaells-swiss-roll", 30, "amortised", of="vaells-swiss-roll-v1", half=False
     ),
     "vaells-circles-amortised-v1": Weights(
         "vaells-circles", 100, "amortised", of="vaells-circles-v1", half=False
     ),
-    "equivae-mnist-full-rank-v1": Weights("equivae-mnist", 2, "full-rank", of="equivae-mnist-v1"),
+    "equivae-mnist-full-rank-v1": Weights("equivae-mnist", 4, "full-rank", of="equivae-mnist-v1"),
     "vae-fashion-mnist-flow-v1": Weights(
-        "vae-fashion-mnist", 2, "flow", of="vae-fashion-mnist-v1"
+        "vae-fashion-mnist", 4, "flow", of="vae-fashion-mnist-v1"
     ),
-    "pose-tvae-mnist-flow-v1": Weights("pose-tvae-mnist", 3, "flow", of="pose-tvae-mnist-v1"),
+    "pose-tvae-mnist-flow-v1": Weights("pose-tvae-mnist", 8, "flow", of="pose-tvae-mnist-v1"),
     "triplet-tvae-fashion-mnist-v1": Weights("triplet-tvae-fashion-mnist", 3, numbers=TRIPLET),
 }
 
