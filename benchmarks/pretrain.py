@@ -81,9 +81,6 @@ PLAN = {
     "vaells-swiss-roll-amortised-v1": Weights(
         "vaells-swiss-roll", 30, "amortised", of="vaells-swiss-roll-v1", half=False
     ),
-    "vaells-circles-amortised-v1": Weights(
-        "vaells-circles", 100, "amortised", of="vaells-circles-v1", half=False
-    ),
     "equivae-mnist-full-rank-v1": Weights("equivae-mnist", 4, "full-rank", of="equivae-mnist-v1"),
     "vae-fashion-mnist-flow-v1": Weights(
         "vae-fashion-mnist", 4, "flow", of="vae-fashion-mnist-v1"
