@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool1d, pad
 
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.hamiltonian import Kernel
-from pyro_latents.evaluation.target import Point, Target
+from pyro_latents.evaluation.target import Point, Target, covariance_factor
 
 # Steps of a trajectory, and the share of them that is to be accepted.
 LEAPFROGS, ACCEPTANCE = 3, 0.8
@@ -25,8 +25,10 @@ LEAPFROGS, ACCEPTANCE = 3, 0.8
 JITTER = 0.2
 # Of the guide, for its spread.
 SPREAD_DRAWS = 64
-# Draws a dimension, correlated ones, that the diagonal of a covariance counts as.
-SHRINKAGE = 5
+# Nats by which other chains must be ahead of those that began at the guide.
+FAR = 3.0
+# What stands for the guide then is wider than the chains, as they are few.
+WIDER = 1.5
 # Of a run that adapts, at the least.
 FEWEST_MOVES = 20
 # Moves at the posterior that part the chains of an upper bound, which begin at one draw.
@@ -89,33 +91,62 @@ class Path:
 
 def adapting_moves(num_temperatures: int) -> int:
     """Return the number of moves that adaptation takes."""
-    return 2 * max(FEWEST_MOVES, num_temperatures // 2)
+    return 3 * max(FEWEST_MOVES, num_temperatures // 2)
 
 
 def adapted(target: Target, num_temperatures: int, tick: Callable[[], Any]) -> Path:
-    """Find metric and step sizes in two runs from the guide to the posterior, and keep no more.
+    """Find metric and step sizes in runs to the posterior, and keep no more of them.
 
     The first run has the guide's spread as its metric, and finds a covariance in its second half,
-    nearer to the posterior; the second has that.
+    nearer to the posterior; the last has that. Between them chains come from the prior. Where
+    these end in places that are more probable by far, the guide is sure of something else, as it
+    may be for data that it was not trained on, such as simulated ones: there a normal with the
+    moments of these chains stands for it.
     """
-    moves = adapting_moves(num_temperatures) // 2
-    draws = torch.cat([target.draw() for _ in range(-(-SPREAD_DRAWS // target.shape[0]))])
-    metric = torch.diag_embed(draws.std(0))
-    step_size = metric.new_full(metric.shape[:1], 0.5)
-    _, positions = _pilot(Kernel(target, metric, LEAPFROGS), moves, step_size, tick)
-    kernel = Kernel(target, _factor(positions[moves // 2 :].flatten(0, 1)), LEAPFROGS)
-    found, _ = _pilot(kernel, moves, step_size, tick)
-    at = torch.linspace(0, moves - 1, num_temperatures + 1, device=metric.device).round().long()
+    moves = adapting_moves(num_temperatures) // 3
+    late, log_p = _explored(target, moves, _several(target.draw, target), tick)
+    if target.prior_draw() is not None:
+        draws = _several(target.prior_draw, target)
+        target.begin_instead(torch.ones_like(log_p, dtype=torch.bool), draws)
+        rival, rivals_log_p = _explored(target, moves, draws, tick)
+        mistaken = rivals_log_p > log_p + FAR
+        late = torch.where(mistaken[:, None], rival, late)
+        target.begin_instead(mistaken, late.lerp(late.mean(0), 1 - WIDER))
+    kernel = Kernel(target, covariance_factor(late), LEAPFROGS)
+    found, _, _ = _pilot(kernel, moves, _first_steps(late), tick)
+    at = torch.linspace(0, moves - 1, num_temperatures + 1, device=late.device).round().long()
     return Path(kernel, _smoothed(found)[at], tick)
+
+
+def _explored(
+    target: Target, moves: int, draws: Tensor, tick: Callable[[], Any]
+) -> tuple[Tensor, Tensor]:
+    """Run chains with the spread of draws as their metric.
+
+    Returns:
+        Where they were in the second half, `n batch dim`, and their mean log-density at the end.
+    """
+    kernel = Kernel(target, torch.diag_embed(draws.std(0)), LEAPFROGS)
+    _, positions, log_p = _pilot(kernel, moves, _first_steps(draws), tick)
+    return positions[moves // 2 :].flatten(0, 1), log_p
+
+
+def _first_steps(draws: Tensor) -> Tensor:
+    return draws.new_full(draws.shape[1:2], 0.5)
+
+
+def _several(draw: Callable[[], Any], target: Target) -> Tensor:
+    return torch.cat([draw() for _ in range(-(-SPREAD_DRAWS // target.shape[0]))])
 
 
 def _pilot(
     kernel: Kernel, moves: int, step_size: Tensor, tick: Callable[[], Any]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Adapt step sizes on the way to the posterior.
 
     Returns:
-        The step sizes, `moves batch`, and where the chains went, `moves chains batch dim`.
+        The step sizes, `moves batch`, where the chains went, `moves chains batch dim`, and their
+        mean log-density in the model at the end, `batch`.
     """
     point = start(kernel.target)
     step_sizes, positions = [], []
@@ -127,19 +158,7 @@ def _pilot(
         step_sizes.append(step_size)
         positions.append(point.position)
         tick()
-    return torch.stack(step_sizes), torch.stack(positions)
-
-
-def _factor(draws: Tensor) -> Tensor:
-    """The factor of a covariance of draws `n batch dim`, drawn towards its diagonal."""
-    centred = draws - draws.mean(0)
-    covariance = torch.einsum("nbi,nbj->bij", centred, centred) / len(draws)
-    weight = len(draws) / (len(draws) + SHRINKAGE * draws.shape[-1])
-    variance = covariance.diagonal(dim1=-2, dim2=-1)
-    # A coordinate that never moved has none.
-    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny ** 0.5)
-    mixed = weight * covariance + (1 - weight) * torch.diag_embed(variance)
-    return torch.linalg.cholesky(mixed)
+    return torch.stack(step_sizes), torch.stack(positions), point.log_p.mean(0)
 
 
 def _smoothed(step_sizes: Tensor, width: int = 5) -> Tensor:

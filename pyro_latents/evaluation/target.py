@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from math import log, pi
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ from torch.distributions.constraints import MixtureSameFamilyConstraint
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.recorded import recorded
 from pyro_latents.programs import Site, latent_sites, random_sites, vectorised
+
+# Draws a dimension, correlated ones, that the diagonal of a covariance counts as.
+SHRINKAGE = 5
 
 
 class Point(NamedTuple):
@@ -81,14 +85,46 @@ class Target:
         coordinates = self._drawn()
         self._shapes = {name: value.shape for name, value in coordinates.items()}
         self._densities = recorded(self._run, self._side_by_side(coordinates))
+        self._instead: tuple[Tensor, Normals] | None = None
 
     def __call__(self, position: Tensor) -> Point:
         """Return what is known at coordinates `chains batch dim`."""
-        return Point(position, *self._densities(position))
+        # A graph has the layout of its example.
+        position = position.contiguous()
+        point = Point(position, *self._densities(position))
+        if self._instead is None:
+            return point
+        where, normals = self._instead
+        log_q, grad_q = normals.at(position)
+        return point._replace(
+            log_q=torch.where(where, log_q, point.log_q),
+            grad_q=torch.where(where[:, None], grad_q, point.grad_q),
+        )
 
     def draw(self) -> Tensor:
         """Return the coordinates of a draw of the guide for each chain, `chains batch dim`."""
-        return self._side_by_side(self._drawn())
+        drawn = self._side_by_side(self._drawn())
+        if self._instead is None:
+            return drawn
+        where, normals = self._instead
+        return torch.where(where[:, None], normals.draw(len(drawn)), drawn)
+
+    def prior_draw(self) -> Tensor | None:
+        """Return the coordinates of a draw of the model's prior, None if there is none to draw."""
+        try:
+            trace = poutine.trace(poutine.uncondition(self._model)).get_trace(*self._batch)
+        except NotImplementedError:
+            return None
+        return self.position(trace)
+
+    def begin_instead(self, where: Tensor, draws: Tensor) -> None:
+        """Put normals with the moments of draws in the guide's place, for some data points.
+
+        Args:
+            where: For which, of shape `batch`.
+            draws: Of coordinates, `n batch dim`.
+        """
+        self._instead = where, Normals.of(draws)
 
     def position(self, trace: Trace) -> Tensor:
         """Return the coordinates of a run of the model, the same ones for all chains."""
@@ -150,6 +186,50 @@ class Target:
         sizes = [shape[2:].numel() for shape in self._shapes.values()]
         parts = zip(self._shapes.items(), position.split(sizes, -1), strict=True)
         return {name: part.reshape(shape) for (name, shape), part in parts}
+
+
+class Normals(NamedTuple):
+    """A normal distribution of the coordinates of each data point.
+
+    Args:
+        mean: Of shape `batch dim`.
+        factor: The Cholesky factor of its covariance, `batch dim dim`.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, draws: Tensor) -> Normals:
+        """Return those with the moments of draws, `n batch dim`."""
+        return cls(draws.mean(0), covariance_factor(draws))
+
+    def draw(self, chains: int) -> Tensor:
+        """Return draws, `chains batch dim`."""
+        noise = torch.randn_like(self.mean.expand(chains, *self.mean.shape))
+        return self.mean + torch.einsum("bij,cbj->cbi", self.factor, noise)
+
+    def at(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-density and gradient at coordinates `chains batch dim`."""
+        apart = (position - self.mean).permute(1, 2, 0)
+        white = torch.linalg.solve_triangular(self.factor, apart, upper=False)
+        back = torch.linalg.solve_triangular(self.factor.mT, white, upper=True)
+        volume = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = volume + log(2 * pi) * self.mean.shape[-1] / 2
+        log_density = -white.square().sum(1) / 2 - constant[:, None]
+        return log_density.T, -back.permute(2, 0, 1)
+
+
+def covariance_factor(draws: Tensor) -> Tensor:
+    """The factor of a covariance of draws `n batch dim`, drawn towards its diagonal."""
+    centred = draws - draws.mean(0)
+    covariance = torch.einsum("nbi,nbj->bij", centred, centred) / len(draws)
+    weight = len(draws) / (len(draws) + SHRINKAGE * draws.shape[-1])
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    # A coordinate that never moved has none.
+    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny ** 0.5)
+    mixed = weight * covariance + (1 - weight) * torch.diag_embed(variance)
+    return torch.linalg.cholesky(mixed)
 
 
 class Placed(Messenger):

@@ -66,7 +66,9 @@ def test_weights_are_unbiased_however_few_the_temperatures():
     ratio = (found.log_evidence - exact).exp()
     assert (ratio.mean() - 1).abs() < 3 * ratio.std() / 400**0.5
     assert ((found.ess >= 1) & (found.ess <= 2)).all()
-    assert (found.acceptance > 0.5).all()
+    # Of two chains over four moves each, so that single ones may be low.
+    assert ((found.acceptance > 0) & (found.acceptance <= 1)).all()
+    assert found.acceptance.mean() > 0.7
 
 
 def mixture_model(x):
@@ -80,6 +82,22 @@ def mixture_model(x):
 def guide_of_one_mode(x):
     with pyro.plate("data", len(x)):
         pyro.sample("z", Normal(2.0, 0.5).expand([len(x)]))
+
+
+def sure_of_something_else(x):
+    """A guide of a millionth of the posterior's width, far away from it."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", Normal(torch.full((len(x), 2), 9.0), 1e-6).to_event(1))
+
+
+def test_a_guide_that_is_sure_of_something_else_is_not_begun_at():
+    pca = LinearGaussian()
+    x = pca.model(size=30)
+    found = annealed_evidence(pca.model, sure_of_something_else, x, num_chains=16)
+    torch.testing.assert_close(found.log_evidence, pca.log_evidence(x), atol=0.3, rtol=0)
+    lower, upper = evidence_interval(pca.model, sure_of_something_else, x, num_chains=16)
+    assert (upper - lower).mean() < 0.1
+    assert (upper - lower).max() < 1.0
 
 
 def test_a_mode_that_the_guide_misses_is_found():
@@ -141,7 +159,7 @@ def test_a_class_is_summed_out(guide):
     x = torch.linspace(-4, 4, 12)
     parts = Normal(torch.tensor([-3.0, 0.0, 3.0]), 1.25**0.5)
     exact = (parts.log_prob(x[:, None]) + torch.tensor([0.2, 0.3, 0.5]).log()).logsumexp(-1)
-    found = annealed_evidence(model, guide, x, num_chains=100, num_temperatures=20)
+    found = annealed_evidence(model, guide, x, num_chains=400, num_temperatures=20)
     assert (found.log_evidence - exact).abs().max() < 0.1
     assert (found.log_evidence - exact).mean().abs() < 0.03
 
