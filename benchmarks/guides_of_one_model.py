@@ -12,6 +12,7 @@ is in the folder.
 from __future__ import annotations
 
 import argparse
+from datetime import date
 from itertools import combinations
 from math import hypot
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import Any
 
 from pyro_latents import zoo
 from pyro_latents.evaluation.paired import PairedDifference
-from pyro_latents.files import write_text
+from pyro_latents.files import write_json, write_text
+from pyro_latents.reproduce.experiment import hardware
 from pyro_latents.runs.comparison import Comparison, compare
 from pyro_latents.runs.references import reference
 
@@ -32,6 +34,12 @@ STORIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "equivae-digits": ({}, (*NORMALS, "low-rank")),
 }
 GAP = "gap"
+FIGURES = (
+    *("elbo", "log_likelihood", GAP, "k_hat_above_threshold", "effective_sample_size"),
+    *("reference_mean_error", "reference_spread", "reference_coverage_50"),
+    *("reference_coverage_90", "reference_energy_distance", "reference_divergence"),
+    "guide_parameters",
+)
 DISTANCE, DIVERGENCE = "reference_energy_distance", "reference_divergence"
 
 
@@ -50,6 +58,7 @@ def main() -> None:
         text = f"{name}\n{found.as_text()}\n{agreement(found)}"
         print(f"{text}\n", flush=True)
         write_text(given.out / name / "guides.txt", text + "\n")
+        write_json(given.out / f"guides-{name}.json", as_record(name, found))
 
 
 def contest(name: str, given: argparse.Namespace) -> Comparison:
@@ -69,6 +78,32 @@ def contest(name: str, given: argparse.Namespace) -> Comparison:
     if not runs[0].folder.reference_path.exists():
         reference(runs[0], images=given.images)
     return compare(runs, points=given.points)
+
+
+def as_record(name: str, found: Comparison) -> dict[str, Any]:
+    """What `record.py` keeps: each figure, and how far that of the first guide is from it."""
+    first, *others = found.rows
+    rows = []
+    for figure in (name for name in FIGURES if name in first):
+        cells = [_shown(first[figure])]
+        for row, apart in zip(others, found.differences, strict=True):
+            beside = f" ({apart[figure]})" if figure in apart else ""
+            cells.append(f"{_shown(row[figure])}{beside}")
+        rows.append([figure, *cells])
+    return {
+        "command": f"python benchmarks/guides_of_one_model.py {name}",
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "title": "Guides of one model, and in brackets their differences from the first of them "
+        "with standard errors over images",
+        "columns": ["figure", *found.labels],
+        "rows": rows,
+        "notes": [agreement(found).replace("\n", " ")],
+    }
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def agreement(found: Comparison) -> str:
