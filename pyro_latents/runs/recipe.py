@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import pyro_latents
 from pyro_latents.data.blank import blank_splits
 from pyro_latents.data.points import in_words
 from pyro_latents.data.sources import SOURCES, load, named
@@ -44,7 +45,7 @@ CHECKED_POINTS = 4
 ROUNDING = ("bf16-true", "16-true")
 # After the name of a guide that has no import path: no name or path ends so.
 OBJECT = " (object)"
-RECORDED = ("pyro-latents", "pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
+RECORDED = ("pyro-ppl", "torch", "torchvision", "lightning-fabric", "numpy")
 
 # Pyro's handlers and where its parameters live are the process's, and so is the random state.
 _ONE_AT_A_TIME = threading.Lock()
@@ -259,6 +260,7 @@ class Recipe(Parts):
             "training": options.as_dict(),
             "versions": {
                 "python": platform.python_version(),
+                "pyro-latents": pyro_latents.__version__,
                 **{package: version(package) for package in RECORDED},
             },
         }
