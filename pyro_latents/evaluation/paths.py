@@ -27,8 +27,10 @@ JITTER = 0.2
 SPREAD_DRAWS = 64
 # Nats by which other chains must be ahead of those that began at the guide.
 FAR = 3.0
+# Nats by which the guide's log-density may fall on the way to the posterior.
+FAR_FROM_GUIDE = 30.0
 # What stands for the guide then is wider than the chains, as they are few.
-WIDER = 1.5
+WIDER = 2.5
 # Of a run that adapts, at the least.
 FEWEST_MOVES = 20
 # Moves at the posterior that part the chains of an upper bound, which begin at one draw.
@@ -98,37 +100,41 @@ def adapted(target: Target, num_temperatures: int, tick: Callable[[], Any]) -> P
     """Find metric and step sizes in runs to the posterior, and keep no more of them.
 
     The first run has the guide's spread as its metric, and finds a covariance in its second half,
-    nearer to the posterior; the last has that. Between them chains come from the prior. Where
-    these end in places that are more probable by far, the guide is sure of something else, as it
-    may be for data that it was not trained on, such as simulated ones: there a normal with the
-    moments of these chains stands for it.
+    nearer to the posterior; the last has that. Between them chains come from the prior.
+
+    Where these end in places that are more probable by far, or the guide's own chains where it is
+    less probable by far than where they began, the guide is sure of something else, as it may be
+    for data that it was not trained on, such as simulated ones. There a normal with the moments of
+    the better chains stands for it.
     """
     moves = adapting_moves(num_temperatures) // 3
-    late, log_p = _explored(target, moves, _several(target.draw, target), tick)
+    late, first, last = _explored(target, moves, _several(target.draw, target), tick)
+    mistaken = (first.log_q - last.log_q).mean(0) > FAR_FROM_GUIDE
     if target.prior_draw() is not None:
         draws = _several(target.prior_draw, target)
-        target.begin_instead(torch.ones_like(log_p, dtype=torch.bool), draws)
-        rival, rivals_log_p = _explored(target, moves, draws, tick)
-        mistaken = rivals_log_p > log_p + FAR
-        late = torch.where(mistaken[:, None], rival, late)
-        target.begin_instead(mistaken, late.lerp(late.mean(0), 1 - WIDER))
+        target.begin_instead(torch.ones_like(mistaken), draws)
+        rival, _, rivals_last = _explored(target, moves, draws, tick)
+        beaten = rivals_last.log_p.mean(0) > last.log_p.mean(0) + FAR
+        late = torch.where(beaten[:, None], rival, late)
+        mistaken |= beaten
+    target.begin_instead(mistaken, late.lerp(late.mean(0), 1 - WIDER))
     kernel = Kernel(target, covariance_factor(late), LEAPFROGS)
-    found, _, _ = _pilot(kernel, moves, _first_steps(late), tick)
+    found, _, _, _ = _pilot(kernel, moves, _first_steps(late), tick)
     at = torch.linspace(0, moves - 1, num_temperatures + 1, device=late.device).round().long()
     return Path(kernel, _smoothed(found)[at], tick)
 
 
 def _explored(
     target: Target, moves: int, draws: Tensor, tick: Callable[[], Any]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Point, Point]:
     """Run chains with the spread of draws as their metric.
 
     Returns:
-        Where they were in the second half, `n batch dim`, and their mean log-density at the end.
+        Where they were in the second half, `n batch dim`, at first, and at last.
     """
     kernel = Kernel(target, torch.diag_embed(draws.std(0)), LEAPFROGS)
-    _, positions, log_p = _pilot(kernel, moves, _first_steps(draws), tick)
-    return positions[moves // 2 :].flatten(0, 1), log_p
+    _, positions, first, last = _pilot(kernel, moves, _first_steps(draws), tick)
+    return positions[moves // 2 :].flatten(0, 1), first, last
 
 
 def _first_steps(draws: Tensor) -> Tensor:
@@ -141,14 +147,14 @@ def _several(draw: Callable[[], Any], target: Target) -> Tensor:
 
 def _pilot(
     kernel: Kernel, moves: int, step_size: Tensor, tick: Callable[[], Any]
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Point, Point]:
     """Adapt step sizes on the way to the posterior.
 
     Returns:
-        The step sizes, `moves batch`, where the chains went, `moves chains batch dim`, and their
-        mean log-density in the model at the end, `batch`.
+        The step sizes, `moves batch`, where the chains went, `moves chains batch dim`, and where
+        they were at first and at last.
     """
-    point = start(kernel.target)
+    point = first = start(kernel.target)
     step_sizes, positions = [], []
     for move in range(moves):
         point, probability = kernel(point, (move + 1) / moves, _jittered(step_size))
@@ -158,7 +164,7 @@ def _pilot(
         step_sizes.append(step_size)
         positions.append(point.position)
         tick()
-    return torch.stack(step_sizes), torch.stack(positions), point.log_p.mean(0)
+    return torch.stack(step_sizes), torch.stack(positions), first, point
 
 
 def _smoothed(step_sizes: Tensor, width: int = 5) -> Tensor:
