@@ -108,8 +108,8 @@ for path in paths:
 
 # %%
 data = arviz.from_netcdf(run.path / "checks" / "check.nc")
-print(list(data))
-data["posterior_predictive"]
+print(*sorted(data), sep="\n")
+print(*sorted(data["posterior_predictive"].data_vars), sep="\n")
 
 # %% [markdown]
 # ## What to try next
