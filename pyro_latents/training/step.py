@@ -84,7 +84,8 @@ class Objective(nn.Module):
                 terms, self.held = loss.hold(model, guide, *batch)
                 return terms
             if self.capturing:
-                return {"loss": self._replay(None, batch)}
+                # Divided in the graph, where the programs' gradient has it too: to the last digit.
+                return {"loss": self._replay(None, batch) * len(batch[0])}
             return {"loss": loss.differentiable_loss(model, guide, *batch)}
 
     def step(self, optimizer: Update, *batch: Any) -> Tensor:
@@ -108,8 +109,7 @@ class Objective(nn.Module):
         key = id(self.phase), optimizer is None
         if key not in self._captured:
             loss, model, guide = self.programs()
-            whole = loss if optimizer is None else _PerDataPoint(loss)
-            self._captured[key] = captured(whole, model, guide, optimizer)
+            self._captured[key] = captured(_PerDataPoint(loss), model, guide, optimizer)
         replayed = self._captured[key]
         loss = replayed(*batch)
         self.reason = replayed.reason
