@@ -86,13 +86,15 @@ class Target:
         self._shapes = {name: value.shape for name, value in coordinates.items()}
         self._densities = recorded(self._run, self._side_by_side(coordinates))
         self._instead: tuple[Tensor, Normals] | None = None
+        self._is_replaced = False
 
     def __call__(self, position: Tensor) -> Point:
         """Return what is known at coordinates `chains batch dim`."""
         # A graph has the layout of its example.
         position = position.contiguous()
         point = Point(position, *self._densities(position))
-        if self._instead is None:
+        # Chains ask for it at each of their steps: only where there is anything to put in.
+        if self._instead is None or not self._is_replaced:
             return point
         where, normals = self._instead
         log_q, grad_q = normals.at(position)
@@ -124,7 +126,7 @@ class Target:
             where: For which, of shape `batch`.
             draws: Of coordinates, `n batch dim`.
         """
-        self._instead = where, Normals.of(draws)
+        self._instead, self._is_replaced = (where, Normals.of(draws)), bool(where.any())
 
     def position(self, trace: Trace) -> Tensor:
         """Return the coordinates of a run of the model, the same ones for all chains."""
