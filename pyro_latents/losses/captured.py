@@ -121,7 +121,8 @@ class captured:
         assert self.optimizer is not None
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
-        self.optimizer.step()
+        with _uncast(parameters[0]):
+            self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
 
@@ -205,7 +206,8 @@ class captured:
         self, batch: tuple[Any, ...], parameters: list[nn.Parameter]
     ) -> tuple[Any, ...]:
         loss = self._run(batch)
-        return loss.detach(), *torch.autograd.grad(loss, parameters, allow_unused=True)
+        with _uncast(loss):
+            return loss.detach(), *torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 class _Replayed:
@@ -220,7 +222,7 @@ class _Replayed:
     def graph(self, batch: tuple[Any, ...]) -> Sequence[Tensor]:
         """Run the graph; what a forward pass casts is in it."""
         inputs = [*_tensors(batch), *self.state]
-        with torch.autocast(inputs[0].device.type, enabled=False):
+        with _uncast(inputs[0]):
             return self._graph(*inputs)
 
     def __call__(self, batch: tuple[Any, ...]) -> Tensor:
@@ -263,6 +265,11 @@ def _casts_apart() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
+
+
+def _uncast(value: Tensor) -> torch.autocast:
+    """Compute as written what follows the forward pass, on the device of this value."""
+    return torch.autocast(value.device.type, enabled=False)
 
 
 def _state(optimizer: Update) -> list[Tensor]:

@@ -64,8 +64,9 @@ def test_it_gives_the_losses_of_the_programs(tmp_path, case):
     assert found == pytest.approx(eager, rel=1e-6)
 
 
-@pytest.mark.parametrize(("name", "settings"), [CASES["vae"], CASES["triplet"]])
-def test_a_number_format_is_that_of_the_programs(tmp_path, name, settings):
+@pytest.mark.parametrize("case", ["vae", "muon", "triplet"])
+def test_a_number_format_is_that_of_the_programs(tmp_path, case):
+    name, settings = CASES[case]
     eager, _ = losses(tmp_path / "a", name, True, settings, precision="bf16-mixed")
     found, loop = losses(tmp_path / "b", name, False, settings, precision="bf16-mixed")
     assert loop.steps.reasons == {}
