@@ -88,8 +88,10 @@ def source_of(name: str) -> Source:
         UserError: if there is none; the message has the near names.
     """
     if name not in SOURCES:
+        # Paths that exist do not come here.
+        what = "file or folder" if Path(name).suffix or len(Path(name).parts) > 1 else "data set"
         raise UserError(
-            f"there is no data set {name!r}: {did_you_mean(name, SOURCES)} Data of your own are a "
+            f"there is no {what} {name!r}: {did_you_mean(name, SOURCES)} Data of your own are a "
             ".npy or .npz file or a folder of images, by its path."
         )
     return SOURCES[name]

@@ -43,9 +43,9 @@ CAPTIONS = {
     "calibration": "Ranks of the true latent variables among the guide's draws, on data simulated "
     "from the model: a line a coordinate, and the band that all stay in if the guide is right.",
     "replicates": "Held-out images, and replicates of each given itself.",
-    "u_values": "Share of replicates below each held-out image, for every statistic, given the "
-    "image itself. Flat is calibrated; a hump in the middle says that the code was inferred from "
-    "the same image.",
+    "u_values": "Share of replicates below each held-out data point, for every statistic, given "
+    "the point itself. Flat is calibrated; a hump in the middle says that the code was inferred "
+    "from the same point.",
     "hidden_replicates": "Held-out images of which a part was hidden from the guide, and "
     "replicates of that part given the rest.",
     "hidden_u_values": "Share of replicates below each hidden part, for every statistic. Peaks at "

@@ -33,6 +33,7 @@ def archive(path, **arrays):
 MADE = {
     "a name that is none": (lambda p: None, VAE, "cats", "there is no data set 'cats': there are"),
     "a misspelt name": (lambda p: None, VAE, "digts", "did you mean digits?"),
+    "a file that is none": (lambda p: None, VAE, "my.npy", "there is no file or folder 'my.npy'"),
     "words in a file": (
         lambda p: (p / "my.npy").write_text("cats"),
         VAE,
