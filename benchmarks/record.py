@@ -152,7 +152,7 @@ def _front(page: str, headlines: dict[str, list[dict[str, Any]]], kept: dict[str
     columns = [name for name in COLUMNS if any(row.get(name) for row in rows)]
     lines = [_line(columns), _line(["---"] * len(columns))]
     lines += [_line([row.get(name, "") for name in columns]) for row in rows]
-    return "\n".join([f"<!-- front: {page} -->", "", *lines, "", "<!-- /front -->"])
+    return "\n".join([f"<!-- front: {page} -->", *lines, "", "<!-- /front -->"])
 
 
 def headline(page: str, row: dict[str, Any], kept: dict[str, Any]) -> dict[str, str]:
@@ -166,8 +166,8 @@ def headline(page: str, row: dict[str, Any], kept: dict[str, Any]) -> dict[str, 
     if "caveat" in row and ("until" not in row or own["date"] < str(row["until"])):
         told.append(f"**{row['caveat']}**")
     cells["budget, seeds"] = ", ".join(part for part in told if part)
-    command = row.get("command", own.get("experiment"))
-    cells["command"] = f"`{command}`" if command else ""
+    commands = row.get("command", own.get("experiment", "")).split(", ")
+    cells["command"] = ", ".join(f"`{command}`" for command in commands if command)
     return cells
 
 

@@ -5,6 +5,7 @@ import pkgutil
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from docutils import nodes
@@ -14,12 +15,13 @@ import pyro_latents
 
 PACKAGE = "pyro_latents"
 ENDED = re.compile(r"(https?://\S+|\d\)|\(\w+, \d{4}\)|\d|\))$")
+ROOT = Path(__file__).resolve().parents[2]
 # Files of the repository that are pages of the site too, as they link to each other.
 PAGES = {
-    "README.md": "index",
-    "RESULTS.md": "results",
-    "CONTRIBUTING.md": "contributing",
-    "CHANGELOG.md": "changelog",
+    "README": "index",
+    "RESULTS": "results",
+    "CONTRIBUTING": "contributing",
+    "CHANGELOG": "changelog",
 }
 
 
@@ -40,10 +42,20 @@ def resolve(app: Any, env: Any, node: pending_xref, content: nodes.Element) -> A
     return domain.resolve_xref(env, page, app.builder, "obj", where, node, content)
 
 
+def page_of(target: str) -> str | None:
+    """Return the page that a file of the repository is, if it is one."""
+    path = Path(target).with_suffix("")
+    if not path.is_relative_to(ROOT):
+        return PAGES.get(str(path))
+    # As a page in a folder of the site links to it; notebooks are copied into the site.
+    name = str(path.relative_to(ROOT))
+    return PAGES.get(name, name if name.startswith("tutorials/") else None)
+
+
 def link_pages(app: Any, document: nodes.document) -> None:
     """Let links to files of the repository lead to their pages."""
     for node in document.findall(pending_xref):
-        if page := PAGES.get(node["reftarget"]):
+        if page := page_of(node["reftarget"]):
             node.update_all_atts(
                 {
                     "refdomain": "std",
