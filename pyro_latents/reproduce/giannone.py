@@ -14,13 +14,13 @@ from pyro_latents.data.batches import Binarised, Plain
 from pyro_latents.evaluation.evidence import log_evidence_of_batches
 from pyro_latents.plots import image_rows
 from pyro_latents.reproduce.experiment import Budget, Context, Job, Result, experiment
-from pyro_latents.stories.story import Parts
+from pyro_latents.stories.story import Parts, by_muon
 from pyro_latents.stories.triplet_tvae.metrics import image_codes
 
 TAKES = ("mnist", "fashion-mnist", "digits")
 # Appendix B's, and what is quicker by the bound on validation images.
 ADAM = {"optimizer": "adam", "schedule": "halve"}
-FAST = {"optimizer": "muon", "schedule": "fall", "learning_rate": 2e-3, "halve_every": 0}
+FAST = by_muon(2e-3, halve_every=0)
 # Labelled codes, and codes to classify: of affNIST, and of each model's own data.
 _ALL = {"labelled": 60_000, "tested": 10_000}
 BUDGETS = (

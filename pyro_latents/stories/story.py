@@ -360,6 +360,11 @@ class Story(ABC):
             )
 
 
+def by_muon(learning_rate: float, **numbers: Any) -> dict[str, Any]:
+    """Return the numbers of a training by Muon, with a rate that falls to zero, beside others."""
+    return {"optimizer": "muon", "schedule": "fall", "learning_rate": learning_rate, **numbers}
+
+
 def of_evidence(found: Evidence, particles: int) -> Metrics:
     """Return what is reported of the marginal likelihood of data points by so many particles.
 

@@ -41,7 +41,7 @@ from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
 from pyro_latents.stories.pose_tvae.figures import figures
 from pyro_latents.stories.pose_tvae.live import moving_pose
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
-from pyro_latents.stories.story import Metrics, Parts, Story
+from pyro_latents.stories.story import Metrics, Parts, Story, by_muon
 from pyro_latents.stories.transformation import Transformation
 from pyro_latents.training.plan import Phase, Plan
 from pyro_latents.warps import Affine5, Affine6, Border, ThinPlateSpline, Warp
@@ -265,11 +265,4 @@ for _kind in (PoseTVAEStory, PoseDTVAEStory):
         data="rotated-mnist", warp="affine5", num_turns=8
     )
 # Muon comes to a higher bound in three fifths of the steps (`benchmarks/time_to_bound.py`).
-QUICKER: dict[str, dict[str, Any]] = {
-    "pose-tvae-mnist": {
-        "optimizer": "muon",
-        "schedule": "fall",
-        "learning_rate": 4e-3,
-        "epochs": 30,
-    }
-}
+QUICKER = {"pose-tvae-mnist": by_muon(4e-3, epochs=30)}
