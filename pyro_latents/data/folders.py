@@ -26,7 +26,7 @@ def not_found(title: str, missing: Path, data_dir: Path, remedy: str) -> UserErr
     """The error for data that are not there; the remedy, an imperative, says how they are got."""
     return UserError(
         f"{title} not found in {data_dir}: there is no {missing}. Name its folder with --data-dir "
-        f"or {VARIABLE}, or {remedy}"
+        f"or {VARIABLE}, take other data by --data, or {remedy}"
     )
 
 
