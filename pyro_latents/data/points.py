@@ -76,9 +76,10 @@ def as_points(values: Any, what: str = "x") -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise UserError(f"{what} has numbers that are not finite: leave those data points out.")
     if is_image and (x.amin() < 0 or x.amax() > 1):
+        first = "add to them what makes none negative, and " if x.amin() < 0 else ""
         raise UserError(
             f"{what} has pixels from {x.amin():.3g} to {x.amax():.3g}: images are numbers from 0 "
-            "to 1, or bytes; divide them by their largest value."
+            f"to 1, or bytes; {first}divide them by their largest value."
         )
     return x
 
@@ -90,7 +91,9 @@ def points_like(values: Any, shape: tuple[int, ...], what: str = "x") -> Tensor:
         UserError: if they are of another shape.
     """
     x = as_tensor(values, what)
-    if tuple(x.shape) in (shape, shape[1:]):
+    # An image alone, channels first, last or left out; of two dimensions it is one of any size.
+    alone = (shape, shape[1:], (*shape[1:], *shape[:1]))
+    if tuple(x.shape) in alone or (len(shape) == 3 and x.dim() == 2):
         x = x[None]
     points = as_points(x, what)
     if tuple(points.shape[1:]) != shape:

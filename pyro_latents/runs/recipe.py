@@ -116,8 +116,13 @@ class Recipe(Parts):
         if arrays is not None:
             # That of other data, which the model of a run was trained on, does not hold.
             numbers.setdefault("data_shape", ())
-        if isinstance(arrays, Tensor | np.ndarray | tuple | Mapping):
+        if isinstance(arrays, Tensor | np.ndarray | list | tuple | Mapping):
             numbers["data"], numbers["data_shape"] = named(arrays)
+        elif not isinstance(arrays, str | Path | None):
+            raise UserError(
+                "data are a name, a path, an array, a pair of one and its labels, or a dictionary "
+                f"of arrays; got {type(arrays).__name__}: make it an array with numpy.asarray."
+            )
         else:
             numbers |= {"data": str(arrays)} if isinstance(arrays, Path) else {}
             arrays = None
@@ -145,6 +150,17 @@ class Recipe(Parts):
         if self._trained is not None:
             self._origin = self._trained.origin
             self.is_frozen = True
+
+    def __repr__(self) -> str:
+        told = {
+            "story": f"{self.story.name} ({self.story.paper})",
+            "data": f"{self.story.data}, {in_words(self.story.x_shape)}",
+            "guide": self.guide_name,
+            "model": "that of another run, frozen" if self.is_frozen else "",
+            "seed": self.seed,
+        }
+        lines = (f"  {name:<9}{text}" for name, text in told.items() if text != "")
+        return "\n".join([f"Recipe {self.name}", *lines])
 
     @cached_property
     def model(self) -> Any:

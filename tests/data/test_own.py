@@ -145,13 +145,17 @@ def test_channels_are_moved_with_their_pixels():
 def test_points_of_a_known_shape_may_be_single():
     assert points_like(np.zeros((4, 5)), (1, 4, 5)).shape == (1, 1, 4, 5)
     assert points_like(np.zeros(3), (3,)).shape == (1, 3)
-    with pytest.raises(UserError, match="grey images of 4 x 6, not the grey images of 4 x 5"):
-        points_like(np.zeros((2, 4, 6)), (1, 4, 5))
+    colour = np.random.default_rng(0).random((4, 5, 3))
+    assert torch.equal(points_like(colour, (3, 4, 5)), as_points(colour[None]))
+    for values in (np.zeros((2, 4, 6)), np.zeros((4, 6))):
+        with pytest.raises(UserError, match="grey images of 4 x 6, not the grey images of 4 x 5"):
+            points_like(values, (1, 4, 5))
 
 
 REFUSED = {
     "half a range": (np.full((9, 4, 4), 1.5), "pixels from 1.5 to 1.5"),
     "below zero": (np.full((9, 4, 4), -1), "whole numbers from -1 to -1"),
+    "around zero": (np.full((9, 4, 4), -0.5), "or bytes; add to them what makes none negative"),
     "beyond bytes": (np.full((9, 4, 4), 300), "whole numbers from 300 to 300"),
     "not a number": (np.full((9, 4, 4), np.nan), "not finite"),
     "two channels": (np.zeros((9, 2, 4, 4)), "of shape (9, 2, 4, 4): data points are"),

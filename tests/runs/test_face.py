@@ -225,6 +225,25 @@ def test_data_in_memory_are_given_again(tmp_path):
         zoo.open_run(run.path, data=x[:, :20, :20]).evaluate(**limits)
 
 
+def test_data_are_arrays_or_lists_of_them_and_nothing_else():
+    x = np.random.default_rng(0).random((20, 8, 8), np.float32)
+    recipe = zoo.recipe("vae-digits", data=list(x), networks="dense")
+    assert recipe.story.x_shape == (1, 8, 8)
+    assert torch.equal(
+        recipe.splits.test.x, zoo.recipe("vae-digits", data=x, networks="dense").splits.test.x
+    )
+    with pytest.raises(UserError, match=r"got set: make it an array with numpy.asarray\.$"):
+        zoo.recipe("vae-digits", data={"x.npy"})
+
+
+def test_a_recipe_tells_what_it_is(open_run):
+    text = repr(zoo.recipe("vae-digits", guide="flow", seed=3))
+    for word in ("vae-digits", "Kingma and Welling", "digits, grey images", "flow", "3"):
+        assert word in text
+    assert "frozen" not in text
+    assert "frozen" in repr(zoo.recipe("vae-digits", model_from=open_run("vae-digits")))
+
+
 @pytest.mark.parametrize("name", ["vae-digits", "equivae-digits"])
 def test_a_run_tells_what_it_is(name, open_run):
     run = open_run(name)

@@ -176,7 +176,7 @@ def test_the_others_are_unlabelled():
 ERRORS = {
     "one": (torch.tensor([0, 0, 1, 2, 2]), "class 1 has 1 labelled example: a complementary"),
     "none": (torch.tensor([0, 0, 2, 2, 2]), "class 1 has no labelled examples: a complementary"),
-    "unlabelled": (None, "these data have no labels"),
+    "unlabelled": (None, "these data have no labels; give y beside x"),
 }
 
 

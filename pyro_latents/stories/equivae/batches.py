@@ -14,6 +14,8 @@ from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
 from pyro_latents.nets.sets import Pool
 
+LABELLED = "give y beside x in an .npz, or a folder of images for each class."
+
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -33,7 +35,7 @@ class ClassTable:
     def __post_init__(self) -> None:
         if self.examples.y is None:
             raise UserError(
-                "complementary sets are drawn from classes: these data have no labels."
+                f"complementary sets are drawn from classes: these data have no labels; {LABELLED}"
             )
         for label, count in enumerate(self.counts.tolist()):
             if count < 2:
@@ -253,7 +255,9 @@ def balanced_labels(examples: Examples, labels: int, num_classes: int, *, seed: 
         UserError: if there are no labels, or a class has too few points.
     """
     if examples.y is None:
-        raise UserError("labelled points are chosen by class: these data have no labels.")
+        raise UserError(
+            f"labelled points are chosen by class: these data have no labels; {LABELLED}"
+        )
     y = examples.y.cpu()
     generator = torch.Generator().manual_seed(mixed_seed(seed, labels))
     order = torch.randperm(len(y), generator=generator)
