@@ -234,7 +234,8 @@ def _have_one_model(runs: Sequence[Opened]) -> bool:
 def _check_comparable(first: Opened, other: Opened) -> None:
     if not has_model_of(first.story, other.story):
         _refuse("stories", first, other, first.story.name, other.story.name)
-    mine, theirs = (run.config["settings"]["data"] for run in (first, other))
+    # What they are measured on, which may be other data than they were trained on.
+    mine, theirs = (run.parts.story.data for run in (first, other))
     if mine != theirs:
         _refuse("data", first, other, mine, theirs)
 

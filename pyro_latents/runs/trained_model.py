@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_latents.data.examples import Splits
+from pyro_latents.data.points import in_words
 from pyro_latents.errors import UserError
 from pyro_latents.runs.folder import PREFIX, RunFolder
 from pyro_latents.runs.registry import stored_story
 from pyro_latents.stories.story import Story
+
+# Numbers of a story that say which data it has.
+OF_DATA = ("data", "data_shape")
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class TrainedModel:
             UserError: if a number that the model is built from is not the run's.
         """
         model, name = self._built(story, splits)
+        if name in OF_DATA:
+            raise UserError(
+                f"the model of {self.folder.path} is of {in_words(self.story.x_shape)}, and the "
+                f"data are {in_words(story.x_shape)}: give data of that shape."
+            )
         if name is not None:
             raise UserError(
                 f"the model of {self.folder.path} has {name} {getattr(self.story, name)}, not "
@@ -121,6 +130,9 @@ class TrainedModel:
         read: set[str] = set()
         model = _watched(story, read).build_model(splits)
         known = sorted(read & {field.name for field in fields(self.story)})
+        if story.x_shape == self.story.x_shape:
+            # It is their shape that a model is built from, whatever they are called.
+            known = [name for name in known if name not in OF_DATA]
         differ = (name for name in known if getattr(self.story, name) != getattr(story, name))
         return model, next(differ, None)
 

@@ -210,3 +210,21 @@ def test_a_guide_learns_from_other_data_of_one_s_own(kind, tmp_path):
     assert recipe.story.data == str(other)
     run = recipe.train(tmp_path / "second", steps=2, **QUIET)
     torch.testing.assert_close(parameters(run), parameters(first), rtol=0, atol=0)
+    larger = np.random.default_rng(0).random((80, 7, 5))
+    recipe = zoo.recipe("vae-digits", model_from=first, data=larger)
+    with pytest.raises(UserError, match="is of grey images of 6 x 5, and the data are .* 7 x 5: "):
+        recipe.check_guide()
+
+
+@pytest.mark.parametrize("data", ["rotated-digits", "mine"])
+def test_a_guide_learns_from_other_data_than_named_ones(data, first, tmp_path):
+    given = np.random.default_rng(0).random((80, 28, 28)) if data == "mine" else data
+    recipe = zoo.recipe("vae-digits", model_from=first, guide="full-rank", data=given)
+    run = recipe.train(tmp_path / "second", steps=2, **QUIET)
+    kept = parameters(first)
+    assert all(torch.equal(value, parameters(run)[key]) for key, value in kept.items())
+    # Both on the data of the second guide; the first was trained on others.
+    here, there = zoo.open_run(first.path, data=given), zoo.open_run(run.path, data=given)
+    assert "The runs have one model" in here.compare(there, particles=2, points=2).as_text()
+    with pytest.raises(UserError, match="are of different data, digits and"):
+        first.compare(there, particles=2, points=2)
