@@ -6,6 +6,7 @@
 `open_run`         opens the folder of a run, or of what a run exported
 `pretrained`       opens a run whose weights come with the package
 `pretrained_names` all of these by name
+`pretrained_card`  what such weights are, and what they come to
 `register`         adds a recipe of your own
 ================== ================================================================================
 
@@ -20,7 +21,7 @@ Example:
     ('VAE', 'TraceAnalytic_ELBO')
 """
 
-from pyro_latents.runs.pretrained import pretrained
+from pyro_latents.runs.pretrained import pretrained, pretrained_card
 from pyro_latents.runs.recipe import Recipe, Run
 from pyro_latents.runs.registry import recipes, register
 from pyro_latents.runs.weights import pretrained_names
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "open_run",
     "pretrained",
+    "pretrained_card",
     "pretrained_names",
     "recipe",
     "recipes",

@@ -206,6 +206,8 @@ def test_weights_and_cards_are_shown(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == NAMES
     assert main(["pretrained", SMALL]) == 0
-    assert capsys.readouterr().out == (weights.PACKAGED / f"{SMALL}-v1" / MARKDOWN).read_text()
+    card = zoo.pretrained_card(SMALL)
+    assert card == (weights.PACKAGED / f"{SMALL}-v1" / MARKDOWN).read_text()
+    assert capsys.readouterr().out == card
     assert main(["pretrained", "vae-minst"]) == 2
     assert "did you mean vae-mn" in capsys.readouterr().err
