@@ -157,7 +157,7 @@ def _front(page: str, headlines: dict[str, list[dict[str, Any]]], kept: dict[str
 
 def headline(page: str, row: dict[str, Any], kept: dict[str, Any]) -> dict[str, str]:
     """Return the cells of a row of the front table, by column."""
-    own = kept.get(row.get("record"), {})
+    own = kept.get(row.get("record", ""), {})
     cells = {name: filled(str(row[name]), row, kept) for name in COLUMNS if name in row}
     linked, colon, rest = row["what"].partition(": ")
     cells["what"] = f"[{linked}](docs/results/{page}.md#{row['at']}){colon}{rest}"
@@ -191,8 +191,8 @@ def cell_of(name: str, path: str, kept: dict[str, Any]) -> Any:
     """
     if name not in kept:
         raise SystemExit(f"There is no record {name}: mend its headline in {HEADLINES}.")
-    *start, last = path.split("; ")
-    column, right = re.fullmatch(r"(.*?)(?: \+(\d+))?", last).groups()
+    *start, column = path.split("; ")
+    column, right = re.sub(r" \+\d+$", "", column), re.search(r" \+(\d+)$", column)
     columns, rows = kept[name]["columns"], kept[name]["rows"]
     rows = [row for row in rows if [shown(cell) for cell in row[: len(start)]] == start]
     if columns.count(column) != 1 or len(rows) != 1:
@@ -200,7 +200,7 @@ def cell_of(name: str, path: str, kept: dict[str, Any]) -> Any:
             f"{name} has {len(rows)} rows that begin with {start} and {columns.count(column)} "
             f"columns {column!r}, of {columns}: mend its headline in {HEADLINES}."
         )
-    return rows[0][columns.index(column) + int(right or 0)]
+    return rows[0][columns.index(column) + (int(right[1]) if right else 0)]
 
 
 def seeds(kept: dict[str, Any]) -> str:
