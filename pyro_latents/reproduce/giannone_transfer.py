@@ -116,7 +116,15 @@ def figure2(context: Context) -> Result:
         title=f"Accuracy (%) on transfer data against labels, trained on {data}",
         columns=["model", "labels", "mean", "sd"],
         rows=rows,
-        settings=settings_of(context, data, 100, draws=DRAWS, transfer_data=provenance, **CHOSEN),
+        settings=settings_of(
+            context,
+            data,
+            100,
+            draws=DRAWS,
+            seeds=len(context.seeds),
+            transfer_data=provenance,
+            **CHOSEN,
+        ),
         figures=[context.save(figure, "giannone-figure2")],
         notes=[
             "The paper has a figure without numbers here. Means are over trainings and draws of "
