@@ -90,7 +90,9 @@ def figure3(context: Context) -> Result:
         title="Does T turn other images as it turned its own? Angle of the triplet and of them",
         columns=["model", *(column for name in names for column in (name, "error")), "seeds"],
         rows=rows,
-        settings=settings_of(context, data, Z_DIM, triplets=triplets_of(context)),
+        settings=settings_of(
+            context, data, Z_DIM, triplets=triplets_of(context), seeds=len(context.seeds)
+        ),
         figures=figures,
         notes=[
             f"Triplets are test images turned by up to {MAX_ANGLE:.0f} degrees to both sides; "
