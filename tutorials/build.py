@@ -19,7 +19,9 @@ SECONDS = 900
 def build(source: Path) -> Path:
     """Run a source as a notebook and write it beside, whole."""
     notebook = jupytext.read(source)
-    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3").execute()
+    options = {"timeout": SECONDS, "kernel_name": "python3"}
+    # What a cell prints is one output, however it was buffered.
+    NotebookClient(notebook, coalesce_streams=True, **options).execute()
     for cell in notebook.cells:
         # When each cell ran would make every build a change.
         cell.metadata.pop("execution", None)
