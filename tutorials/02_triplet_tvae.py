@@ -28,10 +28,10 @@ import matplotlib.pyplot as plt
 import pyro
 import torch
 from pyro.distributions import Delta, Normal
-from pyro.infer import SVI
 from pyro.nn import PyroModule
 from torch import nn
 
+from pyro_latents import SVI
 from pyro_latents.data.batches import Batches
 from pyro_latents.data.sources import load
 from pyro_latents.distributions.likelihoods import Bernoulli
@@ -181,13 +181,13 @@ check_guide(Model(Z_DIM), Guide(Z_DIM), x[:4], x1[:4], x2[:4])
 # %% [markdown]
 # ## Train, twice
 #
-# Once with each comparison. The loop is Pyro's own. Each model starts from an empty parameter store:
-# two of one class would share their parameters there.
+# Once with each comparison. The loop is Pyro's own, by `pyro_latents.SVI`: it is `pyro.infer.SVI`, but
+# that the parameters of a model stay with it. In Pyro's global store two models of one class have
+# parameters of the same names, and the second would not learn.
 
 
 # %%
 def train(loss):
-    pyro.clear_param_store()
     pyro.set_rng_seed(0)
     model, guide = Model(Z_DIM), Guide(Z_DIM)
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss)
