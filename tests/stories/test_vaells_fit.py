@@ -4,7 +4,7 @@ from torch import nn
 
 from pyro_latents import zoo
 from pyro_latents.programs import local_parameters
-from pyro_latents.stories.vaells.fit import fit_prior
+from pyro_latents.stories.vaells.fit import HIGHEST, fit_prior
 
 
 def test_width_and_rate_are_those_that_the_data_were_drawn_with():
@@ -36,3 +36,11 @@ def test_a_training_goes_on_with_what_was_fitted(tmp_path):
     fitted = run.parts.model
     assert fitted.noise_scale.item() != pytest.approx(1e-3)
     assert fitted.coefficient_rate.item() != pytest.approx(0.01)
+
+
+def test_codes_that_need_no_path_are_fitted_with_a_rate_that_is_finite():
+    recipe = zoo.recipe("vaells-swiss-roll", candidates=0, even_codes=False)
+    recipe.model.operators.psi.data.zero_()
+    fit_prior(recipe)
+    assert 100 < recipe.model.coefficient_rate.item() <= HIGHEST
+    assert recipe.model.noise_scale.isfinite()

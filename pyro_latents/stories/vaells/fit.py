@@ -20,9 +20,9 @@ from pyro_latents.programs import local_parameters
 from pyro_latents.stories.story import Parts
 
 POINTS, PARTICLES, ROUNDS = 200, 50, 12
-# The narrowest width, and the lowest rate: of codes that lie on paths exactly, and of paths that
-# lead nowhere.
-NARROWEST, LOWEST = 1e-4, 1e-4
+# The narrowest width, of codes that lie on paths exactly; the lowest rate, of paths that lead
+# nowhere, and the highest, of paths that none of the codes needs.
+NARROWEST, LOWEST, HIGHEST = 1e-4, 1e-4, 1e4
 
 
 @torch.no_grad()
@@ -72,4 +72,4 @@ def _of_shortest_paths(model: VAELLS, *batch: Tensor) -> tuple[Tensor, Tensor]:
 
 def _set(model: VAELLS, width: Tensor, rate: Tensor) -> None:
     model.noise_scale.copy_(width.clamp_min(NARROWEST))
-    model.coefficient_rate.copy_(rate.clamp_min(LOWEST))
+    model.coefficient_rate.copy_(rate.clamp(LOWEST, HIGHEST))
