@@ -306,7 +306,7 @@ def _report(run: Any, out: str | None) -> None:
     ("half", None, False, "keep 16 bits of each number"),
 )
 def _export(run: Any, out: str | None, half: bool) -> None:
-    whole = run.path.resolve()
+    whole = run.folder.of_training().path.resolve()
     folder = first_free(whole.with_name(f"{whole.name}-export")) if out is None else Path(out)
     print(run.export(folder, half=half))
 

@@ -233,18 +233,25 @@ def _have_one_model(runs: Sequence[Opened]) -> bool:
 
 def _check_comparable(first: Opened, other: Opened) -> None:
     if not has_model_of(first.story, other.story):
-        _refuse("stories", first, other, first.story.name, other.story.name)
+        todo = "compare runs that differ in their guides or settings alone"
+        _refuse("stories", first, other, first.story.name, other.story.name, todo)
     # What they are measured on, which may be other data than they were trained on.
     mine, theirs = (run.parts.story.data for run in (first, other))
     if mine != theirs:
-        _refuse("data", first, other, mine, theirs)
+        todo = "measure both on one of them, which --data names"
+        _refuse("data", first, other, mine, theirs, todo)
 
 
-def _refuse(what: str, first: Opened, other: Opened, mine: str, theirs: str) -> NoReturn:
+def _refuse(
+    what: str, first: Opened, other: Opened, mine: str, theirs: str, todo: str
+) -> NoReturn:
     raise UserError(
-        f"{first.path} and {other.path} are of different {what}, {mine} and {theirs}: "
-        "compare runs that differ in their guides or settings alone."
+        f"{_path(first)} and {_path(other)} are of different {what}, {mine} and {theirs}: {todo}."
     )
+
+
+def _path(run: Opened) -> Path:
+    return run.folder.of_training().path
 
 
 def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -257,7 +264,7 @@ def _labels(runs: Sequence[Opened]) -> tuple[str, ...]:
     guides = [run.config["guide"] for run in runs]
     if len(set(guides)) == len(guides):
         return tuple(guides)
-    return tuple(f"{guide} ({run.path})" for guide, run in zip(guides, runs, strict=True))
+    return tuple(f"{guide} ({_path(run)})" for guide, run in zip(guides, runs, strict=True))
 
 
 def _size(guide: Any, model: nn.Module) -> int:

@@ -72,7 +72,7 @@ class Face(OnPoints):
             out: The folder, which is made.
             half: Whether to keep 16 bits of each number.
         """
-        return write_export(self.folder, Path(out), half=half)
+        return write_export(self.folder.of_training(), Path(out), half=half)
 
     def __repr__(self) -> str:
         lines = [f"{name:<9}{text}" for name, text in self._told()]
@@ -91,7 +91,7 @@ class Face(OnPoints):
         """What there is to say of a run, with what it is about."""
         story = self.story
         yield "story", f"{story.name} ({story.paper})"
-        yield "data", f"{story.data}, {in_words(story.x_shape)}"
+        yield "data", f"{self.told_data}, {in_words(story.x_shape)}"
         yield "guide", self.config["guide"]
         try:
             yield "trained", summary(self.folder.read_history()[-1])

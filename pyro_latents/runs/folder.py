@@ -23,6 +23,8 @@ from pyro_latents.training.checkpoint import BEST, CHECKPOINT, HISTORY, read_che
 REFERENCE = "reference.nc"
 # What `pyro-latents` measures and draws of a run, and what is of no use once it is trained on.
 RESULTS = ("metrics.json", "figures", "checks", "report.html", REFERENCE)
+# Before the name of other data than those of the training, the folder for results on these.
+ON = "on-"
 # What is written beside its place, and renamed.
 FILES = ("config.yaml", CHECKPOINT, BEST, HISTORY, "metrics.json")
 # What an export has in the place of a checkpoint.
@@ -47,7 +49,12 @@ class RunFolder:
     """Where a run keeps its configuration, checkpoint, history and metrics.
 
     What cannot be read, made or written raises a `UserError`.
+
+    Attributes:
+        data: Other data than those of the training, where the results are on these.
     """
+
+    data: str | None = None
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -58,6 +65,10 @@ class RunFolder:
         self.metrics_path = self.path / "metrics.json"
         self.figures_path = self.path / "figures"
         self.reference_path = self.path / REFERENCE
+
+    def of_training(self) -> RunFolder:
+        """The run, with its results on the data of its training."""
+        return self
 
     def is_started(self) -> bool:
         """Whether a training has left parameters here that another one would overwrite."""
@@ -103,7 +114,8 @@ class RunFolder:
     def go_on(self, config: dict[str, Any]) -> None:
         """Write the configuration of a run that is trained on, and put aside what was measured."""
         aside = self.path / f"at-step-{self.step()}"
-        for path in [self.path / name for name in RESULTS if (self.path / name).exists()]:
+        results = [self.path / name for name in RESULTS if (self.path / name).exists()]
+        for path in [*results, *self.path.glob(f"{ON}*")]:
             aside.mkdir(exist_ok=True)
             path.rename(aside / path.name)
         self.write_config(config)

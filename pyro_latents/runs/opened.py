@@ -38,6 +38,12 @@ class Opened(ABC):
     def metrics(self) -> dict[str, float]:
         """What was measured of the run so far."""
 
+    @property
+    def told_data(self) -> str:
+        """The data that it is measured on by name, and those of its training if others."""
+        trained, other = self.config["settings"]["data"], self.folder.data
+        return trained if other is None else f"{other}, trained on {trained}"
+
     @abstractmethod
     def measure(
         self, *, particles: int, likelihood_points: int, limit_test: int | None

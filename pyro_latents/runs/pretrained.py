@@ -25,7 +25,8 @@ def pretrained(
         out: Where results go that `Run.evaluate` and others write; ``runs/NAME`` if not given.
         data_dir: Where the data set lies that it was trained on, which measuring needs; None for
             ``PYRO_LATENTS_DATA``.
-        data: Other data to measure it on, as `Run` takes them: ``"digits"`` are embedded.
+        data: Other data to measure it on, as `Run` takes them: ``"digits"`` are embedded. Their
+            results go to a folder of theirs within ``out``, beside the figures of the card.
 
     Raises:
         UserError: if there are no such weights, with the near names.

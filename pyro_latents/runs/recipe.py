@@ -30,6 +30,7 @@ from pyro_latents.programs import modules_of
 from pyro_latents.runs.face import Face
 from pyro_latents.runs.folder import RunFolder
 from pyro_latents.runs.measured import Measured
+from pyro_latents.runs.other_data import folder_for
 from pyro_latents.runs.registry import stored_story, story_of
 from pyro_latents.runs.resumption import check_resumable
 from pyro_latents.runs.trained_model import TrainedModel
@@ -116,6 +117,7 @@ class Recipe(Parts):
         if arrays is not None:
             # That of other data, which the model of a run was trained on, does not hold.
             numbers.setdefault("data_shape", ())
+            numbers.setdefault("validation", _fewer(story.validation, arrays))
         if isinstance(arrays, Tensor | np.ndarray | list | tuple | Mapping):
             numbers["data"], numbers["data_shape"] = named(arrays)
         elif not isinstance(arrays, str | Path | None):
@@ -308,8 +310,9 @@ class Run(Face, Measured):
         path: The folder that `Recipe.train` wrote, or its files as opened already; or the name of
             weights that come with the package, if no folder has it (`runs.weights.folder_of`).
         data_dir: Where its data set lies now; None for where it lay, or ``PYRO_LATENTS_DATA``.
-        data: Other data than it was trained on, of the same shape, as `Recipe` takes them; or the
-            same where they were arrays in memory, which a run does not keep.
+        data: Other data than it was trained on, of the same shape, as `Recipe` takes them, whose
+            results go to a folder ``on-NAME`` within the run's; or the same where they were arrays
+            in memory, which a run does not keep.
         guide: Its guide, or the factory of it, where the run has no name or path of one.
 
     Raises:
@@ -324,9 +327,10 @@ class Run(Face, Measured):
         data: Any = None,
         guide: str | Callable | None = None,
     ) -> None:
-        self.folder = path if isinstance(path, RunFolder) else folder_of(path)
+        folder = path if isinstance(path, RunFolder) else folder_of(path)
+        self.config = folder.read_config()
+        self.folder = folder_for(folder, data)
         self.path = self.folder.path
-        self.config = self.folder.read_config()
         self._data_dir = data_dir
         self._data = data
         self._guide = guide
@@ -343,11 +347,8 @@ class Run(Face, Measured):
         given = {name: self.config[name] for name in ("seed", "limit_train")}
         numbers = {field.name: getattr(self.story, field.name) for field in fields(self.story)}
         if self._data is not None:
-            numbers |= {"data": self._data, "data_shape": ()}
-            if isinstance(self._data, str) and self._data in SOURCES:
-                # Smaller data have fewer to set apart.
-                fewer = min(self.story.validation, SOURCES[self._data].validation)
-                numbers["validation"] = fewer
+            fewer = _fewer(self.story.validation, self._data)
+            numbers |= {"data": self._data, "data_shape": (), "validation": fewer}
         recipe = Recipe(
             self.config["recipe"],
             guide=self._given_guide(),
@@ -357,8 +358,9 @@ class Run(Face, Measured):
         )
         if recipe.story.x_shape != self.story.x_shape:
             raise UserError(
-                f"{self.path} was trained on {in_words(self.story.x_shape)}, and the data given "
-                f"are {in_words(recipe.story.x_shape)}: give data of that shape."
+                f"{self.folder.of_training().path} was trained on {in_words(self.story.x_shape)}, "
+                f"and the data given are {in_words(recipe.story.x_shape)}: give data of that "
+                "shape."
             )
         if "num_classes" in self.config:
             # What the model takes from its data is among its parameters.
@@ -367,9 +369,9 @@ class Run(Face, Measured):
             Objective(recipe.model, recipe.guide, recipe.loss, 0).load_state_dict(parameters)
         except RuntimeError as error:
             raise UserError(
-                f"the checkpoint in {self.path} does not fit the recipe {recipe.name} with the "
-                f"guide {recipe.guide_name}: it was written by another version of them; train the "
-                "run anew."
+                f"the checkpoint in {self.folder.of_training().path} does not fit the recipe "
+                f"{recipe.name} with the guide {recipe.guide_name}: it was written by another "
+                "version of them; train the run anew."
             ) from error
         for program in modules_of(recipe.model, recipe.guide):
             program.eval()
@@ -394,8 +396,9 @@ class Run(Face, Measured):
         if not named.endswith(OBJECT):
             return _name_of_guide(self.config["recipe"], self.story, named)
         raise UserError(
-            f"{self.path} was trained with a guide that has no import path, {named}: open it with "
-            "zoo.open_run(..., guide=...), or train it with --guide package.module:NAME."
+            f"{self.folder.of_training().path} was trained with a guide that has no import path, "
+            f"{named}: open it with zoo.open_run(..., guide=...), or train it with --guide "
+            "package.module:NAME."
         )
 
     def data_folder(self) -> str | Path | None:
@@ -403,6 +406,12 @@ class Run(Face, Measured):
         before = self.config["data_dir"]
         there = before if before and Path(before).is_dir() else None
         return there if self._data_dir is None else self._data_dir
+
+
+def _fewer(validation: int, data: Any) -> int:
+    """How many points validate, no more than usually do of data that may be smaller."""
+    known = isinstance(data, str) and data in SOURCES
+    return min(validation, SOURCES[data].validation) if known else validation
 
 
 def _name_of_guide(recipe: str, story: Story, guide: Any) -> str:

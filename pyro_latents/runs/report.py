@@ -11,6 +11,7 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pyro_latents.data.own import IN_MEMORY
 from pyro_latents.errors import UserError
 from pyro_latents.files import check_writable, write_text
 from pyro_latents.live.page import live_section
@@ -134,11 +135,11 @@ def _page(run: Opened, metrics: str, pictures: str, checks: str) -> str:
         "How it was trained": "".join(settings),
     }
     lead = (
-        f"Recipe {config['recipe']}, guide {config['guide']}, data {config['settings']['data']}, "
-        f"seed {config['seed']}. {summary(run.folder.read_history()[-1])}."
+        f"Recipe {config['recipe']}, guide {config['guide']}, data {run.told_data}, "
+        f"seed {config['seed']}; {summary(run.folder.read_history()[-1])}."
     )
     return PAGE.substitute(
-        title=escape(f"{config['recipe']}: {run.path.name}"),
+        title=escape(f"{config['recipe']}: {run.folder.of_training().path.name}"),
         lead=escape(lead),
         body="\n".join(f"<h2>{title}</h2>\n{content}" for title, content in sections.items()),
     )
@@ -195,7 +196,13 @@ def _checks(run: Opened) -> str:
 
 
 def _missing(command: str, run: Opened) -> str:
-    return f"<p>Not there yet: <code>pyro-latents {command} {escape(str(run.path))}</code></p>"
+    data = run.folder.data
+    words = f"pyro-latents {command} {run.folder.of_training().path}"
+    if data == IN_MEMORY:
+        words = f"run.{command}()"
+    elif data is not None:
+        words += f" --data {data}"
+    return f"<p>Not there yet: <code>{escape(words)}</code></p>"
 
 
 def _pictures(folder: Path) -> str:

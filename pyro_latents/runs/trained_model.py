@@ -45,6 +45,7 @@ class TrainedModel:
         Raises:
             UserError: if it is no run, or damaged.
         """
+        folder = folder.of_training()
         config = folder.read_config()
         story = stored_story(config, folder.config_path)
         held = folder.read_parameters().items()
@@ -82,7 +83,7 @@ class TrainedModel:
         if recipe != self.recipe and story.data != self.story.data:
             raise UserError(
                 f"{self.folder.path} has a model of {self.story.data}, and {recipe} is of "
-                f"{story.data}: train the recipe of those data."
+                f"{story.data}: train {self.recipe}, on these with --data {story.data}."
             )
         known = {field.name for field in fields(self.story)}
         return {f.name: getattr(self.story, f.name) for f in fields(story) if f.name in known}

@@ -154,7 +154,7 @@ REFUSED = {
     ),
     "other data": (
         lambda run: zoo.recipe("vae-mnist", model_from=run),
-        "has a model of digits, and vae-mnist is of mnist",
+        "has a model of digits, and vae-mnist is of mnist: train vae-digits, .* --data mnist",
     ),
     "a guide without parameters": (
         lambda run: zoo.recipe("vae-digits", model_from=run, guide=Sharing).train("r", steps=1),
