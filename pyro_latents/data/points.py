@@ -91,6 +91,7 @@ def points_like(values: Any, shape: tuple[int, ...], what: str = "x") -> Tensor:
         UserError: if they are of another shape.
     """
     x = as_tensor(values, what)
+    given = tuple(x.shape)
     # An image alone, channels first, last or left out; of two dimensions it is one of any size.
     alone = (shape, shape[1:], (*shape[1:], *shape[:1]))
     if tuple(x.shape) in alone or (len(shape) == 3 and x.dim() == 2):
@@ -99,9 +100,20 @@ def points_like(values: Any, shape: tuple[int, ...], what: str = "x") -> Tensor:
     if tuple(points.shape[1:]) != shape:
         raise UserError(
             f"{what} has {in_words(tuple(points.shape[1:]))}, not the {in_words(shape)} that the "
-            "model was trained on."
+            f"model was trained on: {_todo(given, shape)}."
         )
     return points
+
+
+def _todo(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to do with an array, for the points that are wanted."""
+    if len(wanted) != 3:
+        return "give data points of that shape"
+    channels, height, width = wanted
+    if len(shape) == 2 and shape[1] == height * width * channels:
+        return f"reshape them to {(shape[0], *wanted)}"
+    mode = "L" if channels == 1 else "RGB"
+    return f"make them so, by Pillow's convert({mode!r}) and resize({(width, height)})"
 
 
 def as_tensor(values: Any, what: str = "x") -> Tensor:
@@ -120,7 +132,10 @@ def as_tensor(values: Any, what: str = "x") -> Tensor:
         native = array.astype(array.dtype.newbyteorder("="))
         return torch.from_numpy(np.ascontiguousarray(native))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{what} is no array of numbers, all of one shape.") from error
+        raise UserError(
+            f"{what} is no array of numbers, all of one shape: give one, or the path of an image "
+            "or of a folder."
+        ) from error
 
 
 def in_words(shape: tuple[int, ...]) -> str:

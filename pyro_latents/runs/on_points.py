@@ -102,6 +102,8 @@ class OnPoints(Opened):
         Returns:
             Of shape `batch *x_shape`.
         """
+        if not isinstance(latents, Mapping):
+            raise UserError("latents are given by the names of their sites: {'z': values}.")
         model, _ = self._programs
         values = {name: self._tensor(value) for name, value in latents.items()}
         with self._running():

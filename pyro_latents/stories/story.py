@@ -356,7 +356,7 @@ class Story(ABC):
             taken = " or ".join(f"{n} x {n}" for n in sides)
             raise UserError(
                 f"the networks of {self.name} take images of {taken}; those of {self.data} have "
-                f"{side} x {side}."
+                f"{side} x {side}: bring them to that size first."
             )
 
 

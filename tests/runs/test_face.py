@@ -257,6 +257,19 @@ def test_a_run_tells_what_it_is(name, open_run):
 
 WRONG = {
     "another size": (lambda run: run.encode(torch.zeros(2, 1, 20, 20)), "20 x 20, not the grey"),
+    "colour": (
+        lambda run: run.encode(torch.zeros(2, 3, 28, 28)),
+        "make them so, by Pillow's convert('L') and resize((28, 28))",
+    ),
+    "flat images": (lambda run: run.encode(torch.zeros(2, 784)), "reshape them to (2, 1, 28, 28)"),
+    "paths": (
+        lambda run: run.encode(["a.png", "b.png"]),
+        "or the path of an image or of a folder",
+    ),
+    "no names of sites": (
+        lambda run: run.decode(torch.zeros(2, 3)),
+        "by the names of their sites",
+    ),
     "a range": (lambda run: run.encode(torch.full((2, 1, 28, 28), 2.0)), "pixels from 2 to 2"),
     "no file": (lambda run: run.encode("nowhere.png"), "nowhere.png is not there"),
     "no such site": (lambda run: run.sample(given={"zz": 0.0}), "no latent 'zz': it has z"),
