@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pyro_latents.checks.reference_io import read_reference
 from pyro_latents.files import write_json, write_text
 from pyro_latents.runs.folder import WEIGHTS, RunFolder
 from pyro_latents.runs.recipe import Run
@@ -206,9 +208,17 @@ def _told(card: Card, folder: Path) -> Iterator[tuple[str, str]]:
         f"{seconds:.0f} s on {card.hardware}, seed {config['seed']}, {card.made}",
     )
     yield "numbers", f"{card.bits} bits each{_rounding(card)}"
+    if run.reference_path.exists():
+        agreed = read_reference(run.reference_path)[0].is_agreed
+        yield "reference posteriors", f"of the first {len(agreed)} test points; {_agreed(agreed)}"
     yield "size", f"{(folder / WEIGHTS).stat().st_size / 1e6:.2f} MB"
     yield "versions", ", ".join(f"{name} {v}" for name, v in config["versions"].items())
     yield "SHA-256", card.sha256
+
+
+def _agreed(agreed: Tensor) -> str:
+    count = int(agreed.sum())
+    return "all chains agree" if count == len(agreed) else f"the chains of {count} agree"
 
 
 def _rounding(card: Card) -> str:

@@ -59,9 +59,12 @@ def _likelihoods(parts: Parts, batches: BatchMaker, sampling: ImportanceSampling
     evidence = evidence_of_programs(parts, batches, sampling)
     paths = evidence.pop("paths")
     estimate, error = estimates_of_connor(parts, batches, points=sampling.points)
+    found = of_evidence(paths, sampling.particles)
+    # Of the proposal, which is not the guide.
+    del found["gap"]
     return {
         "elbo": _objective(parts, batches, sampling.points),
-        **of_evidence(paths, sampling.particles),
+        **found,
         **{f"{name}_log_likelihood": of.log_evidence for name, of in evidence.items()},
         "connor_log_likelihood": estimate,
         "sampled_mse": error,
