@@ -24,7 +24,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import Markdown
 
 from pyro_latents import zoo
 from pyro_latents.data.affine import rotate
@@ -50,7 +49,7 @@ print(len(names), "in all, and of this model", *(name for name in names if name.
 # `pyro-latents pretrained pose-dtvae-mnist` prints as well:
 
 # %%
-Markdown(zoo.pretrained_card(NAME))
+print(zoo.pretrained_card(NAME))
 
 # %% [markdown]
 # The card says what the weights are (recipe, data and their licence, budget, seed), what they come to on the

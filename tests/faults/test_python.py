@@ -89,7 +89,7 @@ CALLS = {
     ),
     "no rate": (lambda: small(learning_rate=np.nan), "--learning-rate must be finite; got nan"),
     "one for a flag": (lambda: small(binarise=1), "--binarise must be true or false; got 1"),
-    "a number for data": (lambda: small(data=3), "--data must be a word; got 3"),
+    "a number for data": (lambda: small(data=3), "data are a name, a path, an array, "),
     "a seed below zero": (lambda: small(seed=-1), "--seed must be a whole number from 0"),
     "half a seed": (lambda: small(seed=1.5), "--seed must be a whole number from 0"),
     "no seed": (lambda: small(seed=None), "--seed must be a whole number from 0"),
