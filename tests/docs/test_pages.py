@@ -19,6 +19,7 @@ from pyro_latents.checks import classifier
 from pyro_latents.cli import main
 from pyro_latents.data.digits import digits
 from pyro_latents.evaluation import reference
+from pyro_latents.runs import references
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -118,6 +119,8 @@ def place(tmp_path, monkeypatch):
     for i, image in enumerate(digits().test.x[:30]):
         Image.fromarray((255 * image[0]).byte().numpy()).save(folder / f"{i}.png")
     monkeypatch.setattr(classifier, "STEPS", 5)
+    # Imported by now, so that it keeps the whole function when the test is over.
+    assert references.reference_posterior is reference.reference_posterior
     # So few draws do not agree.
     monkeypatch.setattr(reference, "SMALLEST_ESS", 0)
     monkeypatch.setattr(reference, "LARGEST_R_HAT", float("inf"))
