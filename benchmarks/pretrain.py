@@ -64,8 +64,7 @@ class Weights:
 
 
 # Of a few minutes each, but for turned digits, which have the paper's steps. What recipes may come
-# to do otherwise is told. No chain moves a pose without a
-# density, as the thesis' has none.
+# to do otherwise is told. No chain moves the thesis' pose, which has no density.
 MUON = by_muon(2e-3)
 POSE = by_muon(4e-3)
 EQUIVAE = by_muon(2e-3, deform=0.05, dropout=0.0)

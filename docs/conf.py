@@ -42,8 +42,6 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 
 # Notebooks hold their outputs, which `tutorials/build.py` makes.
 nb_execution_mode = "off"
-# Tables in what a cell shows are tables.
-nb_render_markdown_format = "myst"
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 

@@ -306,7 +306,7 @@ def _report(run: Any, out: str | None) -> None:
     ("half", None, False, "keep 16 bits of each number"),
 )
 def _export(run: Any, out: str | None, half: bool) -> None:
-    whole = run.folder.of_training().path.resolve()
+    whole = run.training_path.resolve()
     folder = first_free(whole.with_name(f"{whole.name}-export")) if out is None else Path(out)
     print(run.export(folder, half=half))
 
@@ -316,9 +316,10 @@ def _export(run: Any, out: str | None, half: bool) -> None:
     name={"nargs": "?", "help": "their name, such as vae-mnist; without one, all are listed"},
 )
 def _pretrained(name: str | None) -> None:
-    from pyro_latents.runs.card import card_of, rows
+    from pyro_latents.runs.card import rows
+    from pyro_latents.runs.weights import pretrained_card
 
-    print(aligned(rows()) if name is None else card_of(name))
+    print(aligned(rows()) if name is None else pretrained_card(name).rstrip())
 
 
 @_command(

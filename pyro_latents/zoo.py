@@ -21,10 +21,10 @@ Example:
     ('VAE', 'TraceAnalytic_ELBO')
 """
 
-from pyro_latents.runs.pretrained import pretrained, pretrained_card
+from pyro_latents.runs.pretrained import pretrained
 from pyro_latents.runs.recipe import Recipe, Run
 from pyro_latents.runs.registry import recipes, register
-from pyro_latents.runs.weights import pretrained_names
+from pyro_latents.runs.weights import pretrained_card, pretrained_names
 
 __all__ = [
     "Recipe",

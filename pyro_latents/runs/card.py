@@ -19,9 +19,9 @@ from pyro_latents.runs.folder import WEIGHTS, RunFolder
 from pyro_latents.runs.recipe import Run
 from pyro_latents.runs.registry import stored_story
 from pyro_latents.runs.units import metric_rows, unit_of
-from pyro_latents.runs.weights import PACKAGED, packaged, pretrained_names
+from pyro_latents.runs.weights import MARKDOWN, PACKAGED, pretrained_names
 
-JSON, MARKDOWN = "card.json", "card.md"
+JSON = "card.json"
 # Of the metrics, what a list of weights tells.
 TOLD = ("elbo", "log_likelihood")
 # Shares of data points in per cent, by the metric that has how many.
@@ -127,15 +127,6 @@ def rows() -> Iterator[tuple[str, ...]]:
         known = dict(row[:2] for row in metric_rows(metrics))
         size = f"{size_of(folder) / 1e6:.2f}"
         yield name, config["recipe"], config["guide"], size, *(known.get(n, "") for n in TOLD)
-
-
-def card_of(name: str) -> str:
-    """Return the card of weights by name, as a page.
-
-    Raises:
-        UserError: if there are no such weights.
-    """
-    return (packaged(name) / MARKDOWN).read_text().rstrip()
 
 
 def with_errors(metrics: dict[str, float]) -> dict[str, float]:

@@ -246,12 +246,9 @@ def _refuse(
     what: str, first: Opened, other: Opened, mine: str, theirs: str, todo: str
 ) -> NoReturn:
     raise UserError(
-        f"{_path(first)} and {_path(other)} are of different {what}, {mine} and {theirs}: {todo}."
+        f"{first.training_path} and {other.training_path} are of different {what}, {mine} and "
+        f"{theirs}: {todo}."
     )
-
-
-def _path(run: Opened) -> Path:
-    return run.folder.of_training().path
 
 
 def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -264,7 +261,7 @@ def _labels(runs: Sequence[Opened]) -> tuple[str, ...]:
     guides = [run.config["guide"] for run in runs]
     if len(set(guides)) == len(guides):
         return tuple(guides)
-    return tuple(f"{guide} ({_path(run)})" for guide, run in zip(guides, runs, strict=True))
+    return tuple(f"{guide} ({run.training_path})" for guide, run in zip(guides, runs, strict=True))
 
 
 def _size(guide: Any, model: nn.Module) -> int:

@@ -244,6 +244,33 @@ class RunFolder:
             path.rmdir()
 
 
+class ResultsApart(RunFolder):
+    """A run that is only read, and a folder for what is measured and drawn of it.
+
+    Args:
+        run: The run.
+        results: The folder, which is made once there are results.
+    """
+
+    def __init__(self, run: RunFolder, results: Path) -> None:
+        super().__init__(results)
+        self.run = run
+        self.config_path = run.config_path
+        self.history_path = run.history_path
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the configuration of the run."""
+        return self.run.read_config()
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Add measurements to those in the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.metrics_path, {**RunFolder.read_metrics(self), **metrics})
+
+    def _stored(self) -> tuple[Path, dict[str, torch.Tensor]]:
+        return self.run._stored()
+
+
 def _is_half_written(path: Path) -> bool:
     """Whether a process was killed that wrote one of a run's files."""
     return path.name.startswith(tuple(f".{name}." for name in FILES))

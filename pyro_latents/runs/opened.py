@@ -39,6 +39,11 @@ class Opened(ABC):
         """What was measured of the run so far."""
 
     @property
+    def training_path(self) -> Path:
+        """Where the run itself is, whatever data its results are on."""
+        return self.folder.of_training().path
+
+    @property
     def told_data(self) -> str:
         """The data that it is measured on by name, and those of its training if others."""
         trained, other = self.config["settings"]["data"], self.folder.data

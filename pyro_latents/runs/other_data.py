@@ -6,13 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from pyro_latents.data.own import IN_MEMORY, in_memory
 from pyro_latents.data.points import as_tensor
 from pyro_latents.data.sources import SOURCES
 from pyro_latents.errors import UserError
-from pyro_latents.runs.folder import ON, RunFolder
+from pyro_latents.runs.folder import ON, ResultsApart, RunFolder
 
 # Letters of a hash that tell data of one's own of one name apart.
 HASHED = 8
@@ -31,37 +29,21 @@ def folder_for(folder: RunFolder, data: Any) -> RunFolder:
     return OnOtherData(folder, data)
 
 
-class OnOtherData(RunFolder):
+class OnOtherData(ResultsApart):
     """A run's files, which are read, and a folder within for its results on other data.
 
     Args:
-        source: The run.
+        run: The run.
         data: The other data.
     """
 
-    def __init__(self, source: RunFolder, data: Any) -> None:
+    def __init__(self, run: RunFolder, data: Any) -> None:
         self.data = _name_of(data)
-        super().__init__(source.path / f"{ON}{_label(self.data, data)}")
-        self.source = source
-        self.config_path = source.config_path
-        self.history_path = source.history_path
+        super().__init__(run, run.path / f"{ON}{_label(self.data, data)}")
 
     def of_training(self) -> RunFolder:
         """The run, with its results on the data of its training."""
-        return self.source
-
-    def read_config(self) -> dict[str, Any]:
-        """Return the configuration of the run."""
-        return self.source.read_config()
-
-    def read_parameters(self) -> dict[str, Tensor]:
-        """Return the trained parameters of the run."""
-        return self.source.read_parameters()
-
-    def add_metrics(self, metrics: dict[str, float]) -> None:
-        """Add measurements to those on these data."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        super().add_metrics(metrics)
+        return self.run
 
 
 def _name_of(data: Any) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pyro_latents.runs.card import MARKDOWN
 from pyro_latents.runs.recipe import Run
-from pyro_latents.runs.weights import packaged, pretrained_folder
+from pyro_latents.runs.weights import pretrained_folder
 
 
 def pretrained(
@@ -37,15 +36,3 @@ def pretrained(
         torch.Size([4, 20])
     """
     return Run(pretrained_folder(name, out), data_dir=data_dir, data=data)
-
-
-def pretrained_card(name: str) -> str:
-    """Return the card of pretrained weights, in Markdown: what they are, and what they come to.
-
-    Args:
-        name: As of `pretrained`.
-
-    Raises:
-        UserError: if there are no such weights, with the near names.
-    """
-    return (packaged(name) / MARKDOWN).read_text()

@@ -358,7 +358,7 @@ class Run(Face, Measured):
         )
         if recipe.story.x_shape != self.story.x_shape:
             raise UserError(
-                f"{self.folder.of_training().path} was trained on {in_words(self.story.x_shape)}, "
+                f"{self.training_path} was trained on {in_words(self.story.x_shape)}, "
                 f"and the data given are {in_words(recipe.story.x_shape)}: give data of that "
                 "shape."
             )
@@ -369,7 +369,7 @@ class Run(Face, Measured):
             Objective(recipe.model, recipe.guide, recipe.loss, 0).load_state_dict(parameters)
         except RuntimeError as error:
             raise UserError(
-                f"the checkpoint in {self.folder.of_training().path} does not fit the recipe "
+                f"the checkpoint in {self.training_path} does not fit the recipe "
                 f"{recipe.name} with the guide {recipe.guide_name}: it was written by another "
                 "version of them; train the run anew."
             ) from error
@@ -396,7 +396,7 @@ class Run(Face, Measured):
         if not named.endswith(OBJECT):
             return _name_of_guide(self.config["recipe"], self.story, named)
         raise UserError(
-            f"{self.folder.of_training().path} was trained with a guide that has no import path, "
+            f"{self.training_path} was trained with a guide that has no import path, "
             f"{named}: open it with zoo.open_run(..., guide=...), or train it with --guide "
             "package.module:NAME."
         )

@@ -139,7 +139,7 @@ def _page(run: Opened, metrics: str, pictures: str, checks: str) -> str:
         f"seed {config['seed']}; {summary(run.folder.read_history()[-1])}."
     )
     return PAGE.substitute(
-        title=escape(f"{config['recipe']}: {run.folder.of_training().path.name}"),
+        title=escape(f"{config['recipe']}: {run.training_path.name}"),
         lead=escape(lead),
         body="\n".join(f"<h2>{title}</h2>\n{content}" for title, content in sections.items()),
     )
@@ -197,7 +197,7 @@ def _checks(run: Opened) -> str:
 
 def _missing(command: str, run: Opened) -> str:
     data = run.folder.data
-    words = f"pyro-latents {command} {run.folder.of_training().path}"
+    words = f"pyro-latents {command} {run.training_path}"
     if data == IN_MEMORY:
         words = f"run.{command}()"
     elif data is not None:

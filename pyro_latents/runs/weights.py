@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from pyro_latents.errors import UserError
-from pyro_latents.files import write_json
-from pyro_latents.runs.folder import PREFIX, WEIGHTS, RunFolder, read_weights
+from pyro_latents.runs.folder import PREFIX, WEIGHTS, ResultsApart, RunFolder, read_weights
 from pyro_latents.text import did_you_mean
 
 PACKAGED = Path(__file__).parents[1] / "weights"
+# The card of weights, as people read it (`runs.card` writes it).
+MARKDOWN = "card.md"
 _VERSIONED = re.compile(r"(.+)-v(\d+)")
 
 
@@ -45,6 +45,18 @@ def packaged(name: str) -> Path:
     return PACKAGED / full
 
 
+def pretrained_card(name: str) -> str:
+    """Return the card of pretrained weights, in Markdown: what they are, and what they come to.
+
+    Args:
+        name: Of the weights, with or without their version.
+
+    Raises:
+        UserError: if there are no such weights, with the near names.
+    """
+    return (packaged(name) / MARKDOWN).read_text()
+
+
 def pretrained_folder(name: str, out: str | Path | None = None) -> PretrainedFolder:
     """Return the folder of weights by name; ``out`` is for results, ``runs/NAME`` by default.
 
@@ -69,7 +81,7 @@ def folder_of(path: str | Path) -> RunFolder:
     return RunFolder(path)
 
 
-class PretrainedFolder(RunFolder):
+class PretrainedFolder(ResultsApart):
     """Weights of the package, and a folder of the user's for what is measured and drawn of them.
 
     Weights of another guide for a frozen model have the guide's parameters alone, and the model's
@@ -81,30 +93,18 @@ class PretrainedFolder(RunFolder):
     """
 
     def __init__(self, source: Path, results: Path) -> None:
-        super().__init__(results)
+        super().__init__(RunFolder(source), results)
         self.source = source
-        self._source = RunFolder(source)
-        if self.config_path.exists():
+        if RunFolder(results).config_path.exists():
             raise UserError(
                 f"{results} holds a run already: give the results of {source.name} another out."
             )
-        self.config_path = self._source.config_path
-        self.history_path = self._source.history_path
         if not self.reference_path.exists():
-            self.reference_path = self._source.reference_path
-
-    def read_config(self) -> dict[str, Any]:
-        """Return the configuration of the run."""
-        return self._source.read_config()
+            self.reference_path = self.run.reference_path
 
     def read_metrics(self) -> dict[str, float]:
         """Return what was measured of the run: here, and before the weights were packaged."""
-        return {**self._source.read_metrics(), **super().read_metrics()}
-
-    def add_metrics(self, metrics: dict[str, float]) -> None:
-        """Add measurements to those of the run, in the folder of the results."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.metrics_path, {**super().read_metrics(), **metrics})
+        return {**self.run.read_metrics(), **super().read_metrics()}
 
     def _stored(self) -> tuple[Path, dict[str, Tensor]]:
         path = self.source / WEIGHTS
