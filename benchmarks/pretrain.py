@@ -94,12 +94,12 @@ PLAN = {
     "pose-dtvae-mnist-flow-v1": Weights("pose-dtvae-mnist", 8, "flow", of="pose-dtvae-mnist-v1"),
     "triplet-tvae-mnist-v1": images("triplet-tvae-mnist", 6, MUON),
     "triplet-tvae-mnist-flow-v1": Weights(
-        "triplet-tvae-mnist", 6, "flow", of="triplet-tvae-mnist-v1", numbers=MUON
+        "triplet-tvae-mnist", 16, "flow", of="triplet-tvae-mnist-v1", numbers=MUON
     ),
     "triplet-tvae-fashion-mnist-v1": images("triplet-tvae-fashion-mnist", 6, MUON),
     "triplet-tvae-fashion-mnist-flow-v1": Weights(
         "triplet-tvae-fashion-mnist",
-        6,
+        16,
         "flow",
         of="triplet-tvae-fashion-mnist-v1",
         numbers=MUON,

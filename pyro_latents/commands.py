@@ -329,6 +329,7 @@ def _pretrained(name: str | None) -> None:
     DATA_DIR,
     ("out", str, None, "folder to write (default: results/TABLE)"),
     ("seed", int, 0, "of everything that is drawn"),
+    ("precision", str, "32-true", "of the trainings, such as bf16-mixed"),
     table={"nargs": "?", "help": "its name; without one, all are listed"},
 )
 def _reproduce(table: str | None, out: str | None, **options: Any) -> None:

@@ -63,6 +63,7 @@ class Context:
     data_dir: str | Path | None = None
     seed: int = 0
     processes: int | None = None
+    precision: str = "32-true"
 
     @property
     def seeds(self) -> range:
@@ -139,7 +140,8 @@ class Job:
         """Train the recipe, or take up where that stopped; epochs go before the budget."""
         steps = None if epochs else self.context.budget.steps
         options: dict[str, Any] = {"epochs": epochs, "steps": steps, "progress": progress}
-        return self.build().train(self.folder, resume=True, **options)
+        precision = self.context.precision
+        return self.build().train(self.folder, resume=True, precision=precision, **options)
 
     def settings(self, *names: str) -> dict[str, Any]:
         """Return what a result says of the training: these hyper-parameters, and the rest."""
@@ -148,6 +150,7 @@ class Job:
             **{name: getattr(recipe.story, name) for name in names},
             **({"steps": steps} if steps else {"epochs": recipe.story.epochs}),
             "optimiser": recipe.story.optimizer,
+            "precision": self.context.precision,
             "training_images": len(recipe.splits.train),
             "provenance": recipe.splits.provenance,
         }

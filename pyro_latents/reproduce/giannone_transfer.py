@@ -137,7 +137,7 @@ def _table(context: Context, sources: Sequence[str], sizes: Sequence[int]) -> Re
     """The rows of table 1: what needs no network, then the models, in both frames."""
     keys = list(product(FRAMES, MODELS, sources, sizes, context.seeds))
     jobs = [
-        job_of(context, kind, data, size, seed=seed, **_frame_numbers(frame))
+        job_of(context, kind, data, size, seed=seed, **frame_numbers(frame))
         for frame, kind, data, size, seed in keys
     ]
     found = dict(zip(keys, context.apply(_tested, jobs), strict=True))
@@ -183,11 +183,13 @@ def _cells(by_source: list[list[Probe]], papers: Sequence[Any]) -> list[Any]:
     return cells
 
 
-def _frame_numbers(frame: str) -> dict[str, float]:
+def frame_numbers(frame: str) -> dict[str, float]:
+    """Return the hyper-parameters of a model of a frame."""
     return {} if FRAMES[frame] == 1 else {"shrink": FRAMES[frame]}
 
 
-def _frame_of(job: Job) -> str:
+def frame_of(job: Job) -> str:
+    """Return the frame that a job's model is of."""
     shrink = job.numbers.get("shrink", 1.0)
     return next(frame for frame, factor in FRAMES.items() if factor == shrink)
 
@@ -222,7 +224,7 @@ def _tested(job: Job) -> Probe:
 
 def probed(job: Job, parts: Parts, *, validation: bool) -> Probe:
     """Probe the codes of validation or of test data by the trained parts of a job."""
-    context, data, frame = job.context, parts.story.data, _frame_of(job)
+    context, data, frame = job.context, parts.story.data, frame_of(job)
     encode = encoder_of(parts)
     return _probe(encode, parts.splits, context, data, frame, validation=validation)
 

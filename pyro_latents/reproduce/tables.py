@@ -66,6 +66,7 @@ def reproduce(
     data_dir: str | Path | None = None,
     seed: int = 0,
     processes: int | None = None,
+    precision: str = "32-true",
 ) -> Result:
     """Run an experiment and write ``NAME.json`` and ``NAME.md``.
 
@@ -77,6 +78,7 @@ def reproduce(
         data_dir: Where data sets lie; None for ``PYRO_LATENTS_DATA``.
         seed: Of everything that is drawn.
         processes: How many trainings at once; None for one a core.
+        precision: Lightning's name of the number format of the trainings.
 
     Raises:
         UserError: if there is no such experiment or budget, it cannot be run on the data or they
@@ -87,7 +89,7 @@ def reproduce(
         raise UserError(f"unknown table {name!r}: {did_you_mean(name, known)}")
     check_seed(seed)
     chosen, out = known[name], Path(out)
-    context = Context(_budget(chosen, budget), out, data, data_dir, seed, processes)
+    context = Context(_budget(chosen, budget), out, data, data_dir, seed, processes, precision)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give another --out.")
     _check_data(chosen, context)

@@ -76,8 +76,9 @@ def test_the_words_of_a_folder_are_made_one(tmp_path):
 
 def test_a_job_is_taken_up_where_it_stopped(tmp_path):
     budget = Budget(name="tiny", images=50, steps=2, numbers={"networks": "dense", "z_dim": 2})
-    job = Context(budget, tmp_path).job("vae-digits", "vae")
+    job = Context(budget, tmp_path, precision="64-true").job("vae-digits", "vae")
     first = job.train()
+    assert first.config["training"]["precision"] == job.settings()["precision"] == "64-true"
     written = (first.path / "checkpoint.ckpt").stat().st_mtime_ns
     assert (job.train().path / "checkpoint.ckpt").stat().st_mtime_ns == written
 
