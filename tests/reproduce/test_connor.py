@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from pyro_latents.reproduce import connor, connor_images
-from pyro_latents.reproduce.connor import over_seeds, untrained
+from pyro_latents.reproduce import connor, connor_images, connor_starts
+from pyro_latents.reproduce.connor import before_training, over_seeds
 from pyro_latents.reproduce.connor_figures import bars, orbit
 from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
@@ -14,7 +14,9 @@ NAMES = (
     *("rotated-mnist", "mnist-table", "mnist-paths"),
 )
 # A few steps on a few points.
-MANIFOLD = Budget(name="tiny", steps=2, numbers={"validation": 0}, own={"seeds": 2})
+MANIFOLD = Budget(
+    name="tiny", steps=40, numbers={"validation": 0}, own={"seeds": 2, "starts": ((2, 1),)}
+)
 IMAGES = Budget(
     name="tiny",
     images=200,
@@ -75,11 +77,30 @@ def test_figures_of_seeds_are_summed_up_with_what_they_began_at():
     assert over_seeds([2.0]) == [2.0, 2.0, 2.0, None]
 
 
-def test_an_untrained_model_is_what_the_first_step_finds(tmp_path, monkeypatch):
+def test_an_untrained_model_is_what_the_first_step_finds(tmp_path):
     context = Context(budget=MANIFOLD, out=tmp_path)
-    (first, second) = untrained(context, "vaells-circles", learning_rate=1e-12)
-    job = context.job("vaells-circles", "run", seed=1, numbers={"learning_rate": 1e-12})
-    after = job.train().parts.model.encoder.state_dict()
-    assert first.seed != second.seed
-    for name, value in second.model.encoder.state_dict().items():
+    first, second = (
+        context.job("vaells-circles", f"run {seed}", seed=seed, numbers={"learning_rate": 1e-12})
+        for seed in (0, 1)
+    )
+    begun, after = before_training(second), second.train().parts.model.encoder.state_dict()
+    assert begun.seed != before_training(first).seed
+    for name, value in begun.model.encoder.state_dict().items():
         assert torch.allclose(value, after[name], atol=1e-6)
+
+
+def test_the_objective_chooses_the_start_that_goes_on(tmp_path, monkeypatch):
+    rounds = {"seeds": 2, "starts": ((4, 1), (2, 2))}
+    context = Context(Budget(name="tiny", own=rounds), tmp_path, processes=1)
+    # Of the first round the odd starts are better, of the second the greater.
+    objectives = {1: lambda seed: -(seed % 2), 2: lambda seed: -seed}
+    asked = []
+
+    def objective(job, epochs):
+        asked.append((job.seed, epochs))
+        return objectives[epochs](job.seed)
+
+    monkeypatch.setattr(connor_starts, "_objective", objective)
+    found = connor_starts.chosen(context, "vaells-circles", "vaells", {})
+    assert [job.seed for job in found] == [3, 7]
+    assert sorted(seed for seed, epochs in asked if epochs == 2) == [1, 3, 5, 7]

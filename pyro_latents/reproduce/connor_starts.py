@@ -1,0 +1,55 @@
+"""Trainings from several starts, of which the training objective chooses the one that goes on.
+
+Where paths wind at the end of a training depends on where its networks and operators begin. A
+start that leads nowhere shows early: its objective stays high. No figure that is reported has a
+part in the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from pyro_latents.reproduce.experiment import Context, Job
+
+# Epochs that an objective is the mean of.
+LAST = 3
+
+
+def chosen(context: Context, recipe: str, folder: str, numbers: Mapping[str, Any]) -> list[Job]:
+    """Return a training for each seed, the best of the starts that the budget has.
+
+    Its ``starts`` are rounds, each of a number of trainings and the epochs after which they are
+    compared; those with the lowest objectives go to the next one. Without rounds there is one
+    start for each seed.
+
+    Args:
+        context: Of the experiment.
+        recipe: Name of the recipe.
+        folder: Words that tell its runs from others of the experiment.
+        numbers: Hyper-parameters other than the recipe's.
+    """
+    rounds = context.budget.own.get("starts", ())
+    first = rounds[0][0] if rounds else 1
+    groups = [
+        [
+            context.job(recipe, f"{folder} {start}", seed=start, numbers=numbers, cost=1.0)
+            for start in range(seed * first, (seed + 1) * first)
+        ]
+        for seed in context.seeds
+    ]
+    left = [count for count, _ in rounds[1:]] + [1]
+    for (_, epochs), count in zip(rounds, left, strict=False):
+        jobs = [job for group in groups for job in group]
+        objectives = context.apply(partial(_objective, epochs=epochs), jobs)
+        found = {job.folder: value for job, value in zip(jobs, objectives, strict=True)}
+        groups = [sorted(group, key=lambda job: found[job.folder])[:count] for group in groups]
+    return [job for (job,) in groups]
+
+
+def _objective(job: Job, epochs: int) -> float:
+    """Train for some epochs, and return the training objective of the last of them."""
+    history = job.train(epochs=epochs).folder.read_history()
+    return fmean(float(row["loss"]) for row in history[-LAST:])
