@@ -35,7 +35,7 @@ BUDGETS = (
     ),
     Budget(
         name="hours",
-        numbers={**FAST, "epochs": 8},
+        numbers={**FAST, "epochs": 6},
         test_images=1_000,
         own={**_ALL, "seeds": 3},
     ),
