@@ -33,7 +33,7 @@ DRAWS, PATHS, PATH_STEPS = 600, 2, 60
 # Of the figure's draws, wider than in training, as in the authors' runs.
 FIGURE_RATE, FIGURE_NOISE = {"swiss-roll": 0.05, "circles": 0.1}, 0.03
 # The synthetic manifolds are small: the paper's 3,000 to 4,000 steps are minutes as well. How many
-# trainings are begun for each that is reported, and after how many epochs they are compared.
+# starts there are for each training, and of how many epochs those are that compare them.
 STARTS = ((24, 7), (6, 30))
 BUDGETS = (
     Budget(name="quick", steps=1_000, own={"seeds": 1}),
@@ -104,9 +104,10 @@ def circles(context: Context) -> Result:
             "Distances are the largest of a code from the ellipse around zero that fits the codes "
             "of its circle best, in per cent of their mean length; the learned path is one of the "
             "learned operator that fits both circles best. Aids that the paper has not, beside "
-            "its recipe: `even_codes`, a first encoder with codes of even spread, and several "
-            "`starts`, of which the training objective chooses; what they do, and what a linear "
-            "start does, is in `connor-circles-aids`. The paper has pictures only."
+            "its recipe: `even_codes`, a first encoder with codes of even spread, rates that fall "
+            "to zero, and several `starts`, of which the training objective chooses; what they "
+            "do, and what a linear start does, is in `connor-circles-aids`. The paper has "
+            "pictures only."
         ],
     )
 

@@ -32,6 +32,7 @@ CIRCLES: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "codes as the encoder has them": {"even_codes": False},
     "linear networks to begin with": {"linear_start": True},
+    "rates that stay": {"schedule": "halve"},
     "steps of the operators on trial": {"try_operators": True, "operator_learning_rate": 4e-4},
 }
 

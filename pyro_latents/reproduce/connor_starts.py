@@ -1,13 +1,14 @@
-"""Trainings from several starts, of which the training objective chooses the one that goes on.
+"""Trainings from several starts, of which the training objective chooses one.
 
 Where paths wind at the end of a training depends on where its networks and operators begin. A
-start that leads nowhere shows early: its objective stays high. No figure that is reported has a
-part in the choice.
+start that leads nowhere shows early: its objective stays high in short trainings. No figure that
+is reported has a part in the choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -19,11 +20,11 @@ LAST = 3
 
 
 def chosen(context: Context, recipe: str, folder: str, numbers: Mapping[str, Any]) -> list[Job]:
-    """Return a training for each seed, the best of the starts that the budget has.
+    """Return a training for each seed, from the best of the starts that the budget has.
 
-    Its ``starts`` are rounds, each of a number of trainings and the epochs after which they are
-    compared; those with the lowest objectives go to the next one. Without rounds there is one
-    start for each seed.
+    Its ``starts`` are rounds, each of a number of starts and the epochs of short trainings that
+    they are compared by; those with the lowest objectives go to the next one. Without rounds
+    there is one start for each seed.
 
     Args:
         context: Of the experiment.
@@ -50,6 +51,7 @@ def chosen(context: Context, recipe: str, folder: str, numbers: Mapping[str, Any
 
 
 def _objective(job: Job, epochs: int) -> float:
-    """Train for some epochs, and return the training objective of the last of them."""
-    history = job.train(epochs=epochs).folder.read_history()
+    """Train a start for some epochs, and return the training objective of the last of them."""
+    short = replace(job, folder=job.folder.with_name(f"{job.folder.name}-{epochs}-epochs"))
+    history = short.train(epochs=epochs).folder.read_history()
     return fmean(float(row["loss"]) for row in history[-LAST:])

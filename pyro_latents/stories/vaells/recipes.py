@@ -211,11 +211,13 @@ _ROLL = VAELLSStory(
 # Table 4; 4,004 steps. The 0.005 of the table throws the codes about, and so does 0.001; the 5e-5
 # of the authors' saved state leaves them a little further from circles. Every step of operators is
 # taken, at the largest step size of the authors' records: on trial the codes of seed 0 ended at
-# 34 % from a path, in the place of 6. Chosen on validation points.
+# 34 % from a path, in the place of 6. Chosen on validation points. Rates fall to zero, as codes
+# keep moving else: training points of seed 11 end at 3.9 and 3.2 %, in the place of 4.2 and 4.0.
 _CIRCLES = VAELLSStory(
     data="circles",
     epochs=308,
     learning_rate=3e-4,
+    schedule="fall",
     num_operators=4,
     num_anchors=3,
     zeta_p=5e-6,
