@@ -113,6 +113,9 @@ PLAN = {
     "vaells-circles-v1": points("vaells-circles", 308),
     "vaells-circles-amortised-v1": points("vaells-circles", 60, "amortised", "vaells-circles-v1"),
     "vaells-rotated-mnist-v1": points("vaells-rotated-mnist", 22),
+    "vaells-rotated-mnist-amortised-v1": points(
+        "vaells-rotated-mnist", 3, "amortised", "vaells-rotated-mnist-v1"
+    ),
 }
 
 

@@ -116,11 +116,16 @@ class Matrix(LatentTransformation):
         self.generators = nn.Parameter(start * torch.randn(count, z_dim, z_dim))
 
     def forward(self, z: Tensor, T: Tensor) -> Tensor:
-        """Return `expm(sum_k T_k G_k) z`."""
-        total = (T @ self.generators.flatten(1)).unflatten(-1, (self.z_dim, self.z_dim))
-        limit = MAX_LENGTH * self.z_dim**0.5
-        length = total.square().sum((-2, -1), keepdim=True).clamp_min(limit**2).sqrt()
-        return (torch.linalg.matrix_exp(total * (limit / length)) @ z.unsqueeze(-1)).squeeze(-1)
+        """Return `expm(sum_k T_k G_k) z`, in the precision of the generators."""
+        # In mixed precision their sum would be rounded, and the exponential of it is not finite.
+        with torch.autocast(z.device.type, enabled=False):
+            z, T = z.to(self.generators), T.to(self.generators)
+            total = (T @ self.generators.flatten(1)).unflatten(-1, (self.z_dim, self.z_dim))
+            limit = MAX_LENGTH * self.z_dim**0.5
+            length = total.square().sum((-2, -1), keepdim=True).clamp_min(limit**2).sqrt()
+            return (torch.linalg.matrix_exp(total * (limit / length)) @ z.unsqueeze(-1)).squeeze(
+                -1
+            )
 
 
 class TripletTVAE(PyroModule):
