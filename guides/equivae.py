@@ -17,6 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_latents.guides.families import Family
+from pyro_latents.nets.precision import in_single
 from pyro_latents.nets.sets import SetEncoder, Sets
 from pyro_latents.programs import centre
 
@@ -111,9 +112,9 @@ class EquiVAEGuide(PyroModule):
     def label_logits(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return the logits of `q(y | x)`, of shape `batch classes`; see `label_posterior`."""
         if self.classifier is not None:
-            return self.classifier(self.encoder.image_features(x) if self.shared else x)
+            return in_single(self.classifier(self.encoder.image_features(x) if self.shared else x))
         codes = self.invariant.class_means if codes is None else codes
-        return -(self.invariant.embed(x)[..., None, :] - codes).square().sum(-1)
+        return -(in_single(self.invariant.embed(x))[..., None, :] - codes).square().sum(-1)
 
 
 class SemiSupervisedGuide(EquiVAEGuide):

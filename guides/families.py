@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import pyro_latents.distributions.divergences  # noqa: F401 - of the normals below
 from pyro_latents.distributions.flow import FlowDistribution, import_zuko
+from pyro_latents.nets.precision import in_single
 
 # Added to every standard deviation, so that a density never becomes a spike that overflows.
 MIN_SCALE = 1e-6
@@ -34,7 +35,8 @@ class Family(nn.Module):
         - create every parameter in the constructor, so that a fresh one loads a checkpoint;
         - `forward` maps `*leading in_dim` to a distribution of batch shape `*leading` and event
           shape `(event_dim,)`, for any leading dimensions;
-        - the distribution is reparameterised: gradients flow through its draws.
+        - the distribution is reparameterised: gradients flow through its draws;
+        - what networks compute goes through `in_single`, where mixed precision ends.
     """
 
     def __init__(self, in_dim: int, event_dim: int) -> None:
@@ -55,7 +57,7 @@ class MeanField(Family):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return `N(loc, diag(scale^2))` of event shape `(event_dim,)`."""
-        loc, log_scale = self.head(features).chunk(2, dim=-1)
+        loc, log_scale = in_single(self.head(features)).chunk(2, dim=-1)
         return Normal(loc, log_scale.exp() + MIN_SCALE).to_event(1)
 
 
@@ -83,10 +85,10 @@ class FullRank(Family):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return `N(loc, L L^T)` of event shape `(event_dim,)`."""
-        loc, log_scale = self.head(features).chunk(2, dim=-1)
+        loc, log_scale = in_single(self.head(features)).chunk(2, dim=-1)
         scale = log_scale.exp() + MIN_SCALE
         scale_tril = torch.diag_embed(scale)
-        below = self.below(features / self.in_dim**0.5)
+        below = in_single(self.below(features / self.in_dim**0.5))
         scale_tril[..., self._rows, self._columns] = scale[..., self._rows] * below
         return MultivariateNormal(loc, scale_tril=scale_tril)
 
@@ -109,9 +111,9 @@ class LowRank(Family):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return `N(loc, diag + W W^T)` of event shape `(event_dim,)`."""
-        loc, log_scale = self.head(features).chunk(2, dim=-1)
+        loc, log_scale = in_single(self.head(features)).chunk(2, dim=-1)
         scale = log_scale.exp() + MIN_SCALE
-        factor = self.factor(features / self.in_dim**0.5)
+        factor = in_single(self.factor(features / self.in_dim**0.5))
         factor = factor.unflatten(-1, (self.event_dim, self.RANK))
         return LowRankMultivariateNormal(loc, scale[..., None] * factor, scale.square())
 
@@ -125,7 +127,7 @@ class PointMass(Family):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return a unit point mass of event shape `(event_dim,)`."""
-        return Delta(self.head(features), event_dim=1)
+        return Delta(in_single(self.head(features)), event_dim=1)
 
 
 class Flow(Family):
@@ -155,7 +157,7 @@ class Flow(Family):
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return the flow's distribution, of event shape `(event_dim,)`."""
-        return FlowDistribution(self.flow(features))
+        return FlowDistribution(self.flow(in_single(features)))
 
 
 # The names by which the command line and `zoo.recipe(guide=...)` know the families.

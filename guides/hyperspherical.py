@@ -6,6 +6,7 @@ from torch.nn.functional import normalize, softplus
 
 from pyro_latents.distributions.von_mises_fisher import VonMisesFisher
 from pyro_latents.guides.families import Family
+from pyro_latents.nets.precision import in_single
 
 
 class VonMisesFisherFamily(Family):
@@ -20,5 +21,5 @@ class VonMisesFisherFamily(Family):
 
     def forward(self, features: Tensor) -> Distribution:
         """Return the distribution, of event shape `(event_dim,)`."""
-        out = self.head(features)
+        out = in_single(self.head(features))
         return VonMisesFisher(normalize(out[..., :-1], dim=-1), 1 + softplus(out[..., -1]))

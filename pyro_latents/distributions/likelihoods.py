@@ -9,6 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_latents.nets.precision import in_single
+
 
 class _LogBernoulli(torch.autograd.Function):
     """`x l - log(1 + exp(l))` of grey values x and logits l, of one shape.
@@ -78,7 +80,7 @@ class Bernoulli(Likelihood):
 
     def forward(self, logits: Tensor) -> TorchDistributionMixin:
         """Return the distribution whose event is the last `event_dims` dimensions."""
-        return GreyBernoulli(logits=logits).to_event(self.event_dims)
+        return GreyBernoulli(logits=in_single(logits)).to_event(self.event_dims)
 
 
 class Normal(Likelihood):
@@ -97,4 +99,4 @@ class Normal(Likelihood):
 
     def forward(self, loc: Tensor) -> TorchDistributionMixin:
         """Return the distribution whose event is the last `event_dims` dimensions."""
-        return PyroNormal(loc, self.scale).to_event(self.event_dims)
+        return PyroNormal(in_single(loc), self.scale).to_event(self.event_dims)

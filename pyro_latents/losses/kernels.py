@@ -113,7 +113,7 @@ class RBF(Kernel):
         """
         lengths = self.squared_lengths(squared_gap.shape[-1])
         # In units of each length, which stand in front: one operation serves them all. A tensor of
-        # the lengths would come from the host, which a step of a CUDA graph has no way to.
+        # the lengths would be copied from the host, which a CUDA graph cannot do.
         gaps = torch.stack([squared_gap / length for length in lengths])
         width = torch.stack([1 + variance / length for length in lengths])
         return (-0.5 * (width.log() + gaps / width).sum(-1)).exp().mean(0)

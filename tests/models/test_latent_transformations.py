@@ -107,11 +107,13 @@ def test_long_sums_of_generators_are_shortened_and_still_inverted():
 
 def test_a_matrix_keeps_its_precision_where_networks_lose_theirs():
     torch.manual_seed(0)
-    transformation, z, T = Matrix(4), torch.randn(5, 4), torch.randn(5, 4)
+    transformation = Matrix(4).float()
+    z, T = torch.randn(2, 5, 4, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        # Without a length there is no rounding to see, and gradients were not finite.
-        moved = [transformation(z, times * T) for times in (1, 0)]
-    assert torch.equal(moved[0], transformation(z, T))
-    assert torch.allclose(moved[1], z, atol=1e-6)
-    sum(codes.sum() for codes in moved).backward()
+        assert (z @ z.T).dtype == torch.bfloat16
+        # By no T nothing moves, whatever is rounded: there it is gradients that were not finite.
+        moved, same = (transformation(z, times * T) for times in (1, 0))
+    assert torch.equal(moved, transformation(z, T))
+    assert torch.allclose(same, z, atol=1e-6)
+    (moved + same).sum().backward()
     assert bool(transformation.generators.grad.isfinite().all())
