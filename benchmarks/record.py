@@ -90,6 +90,8 @@ def as_table(found: Any) -> tuple[list[str], list[list[Any]]]:
 def block(name: str, kept: dict[str, Any]) -> str:
     """Return the block of a record: command, circumstances and table."""
     known = [kept["date"], kept["hardware"]]
+    if isinstance(kept.get("torch"), str):
+        known.append(f"torch {kept['torch'].partition('+')[0]}")
     if "seed" in kept:
         known.append(f"seed {kept['seed']}")
     if "budget" in kept:

@@ -54,6 +54,7 @@ from pyro_latents.models.pose_tvae import CLIP
 from pyro_latents.nets.conv import Conv, TransposedConv
 from pyro_latents.nets.sets import Sets
 from pyro_latents.programs import local_parameters
+from pyro_latents.reproduce.experiment import processor
 from pyro_latents.runs.recipe import Recipe
 from pyro_latents.training.fit import check_hardware
 from pyro_latents.training.loop import Loop
@@ -306,13 +307,6 @@ def profile(name: str) -> None:
     )
     for target, time_ in sorted(least.items(), key=lambda item: -item[1])[:12]:
         print(f"  {target:<52}{1e3 * time_:>8.2f} ms{100 * time_ / whole:>7.1f} %")
-
-
-def processor() -> str:
-    """The name of the processor, as far as the system tells."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), "unknown")
 
 
 def has_bf16() -> bool:

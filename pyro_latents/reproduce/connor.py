@@ -14,7 +14,7 @@ from pyro_latents.data.batches import mixed_seed
 from pyro_latents.models.vaells import VAELLS
 from pyro_latents.programs import local_parameters
 from pyro_latents.reproduce.connor_figures import bars, embeddings, operators_in_the_plane
-from pyro_latents.reproduce.connor_starts import chosen
+from pyro_latents.reproduce.connor_starts import chosen, told
 from pyro_latents.reproduce.experiment import Budget, Context, Job, Result, experiment, labels
 from pyro_latents.stories.story import Parts
 from pyro_latents.stories.vaells.metrics import (
@@ -69,9 +69,9 @@ def swiss_roll(context: Context) -> Result:
             "inferred from an anchor to every point; lines of the other models begin at the "
             "point nearest to it. Aids that the paper has not: `candidates`, the best of 200 "
             "random operators to begin with; `even_codes`, a first encoder with codes of even "
-            "spread; `search`, starts of its own for every path; several `starts` of training, "
-            "of which the training objective chooses. What each does is in "
-            "`connor-swiss-roll-aids`. The paper has pictures only."
+            "spread; `search`, starts of its own for every path. What each does is in "
+            "`connor-swiss-roll-aids`. The paper has pictures only.",
+            *filter(None, [told(context)]),
         ],
     )
 
@@ -104,10 +104,10 @@ def circles(context: Context) -> Result:
             "Distances are the largest of a code from the ellipse around zero that fits the codes "
             "of its circle best, in per cent of their mean length; the learned path is one of the "
             "learned operator that fits both circles best. Aids that the paper has not, beside "
-            "its recipe: `even_codes`, a first encoder with codes of even spread, rates that fall "
-            "to zero, and several `starts`, of which the training objective chooses; what they "
-            "do, and what a linear start does, is in `connor-circles-aids`. The paper has "
-            "pictures only."
+            "its recipe: `even_codes`, a first encoder with codes of even spread, and rates that "
+            "fall to zero; what they do, and what a linear start does, is in "
+            "`connor-circles-aids`. The paper has pictures only.",
+            *filter(None, [told(context)]),
         ],
     )
 
@@ -238,4 +238,5 @@ def _settings(context: Context, seeds: list[dict[str, Parts]]) -> dict[str, Any]
     settings = {name: asdict(parts.story) for name, parts in seeds[0].items()}
     provenance = seeds[0]["VAELLS"].splits.provenance
     starts = [list(each) for each in context.budget.own.get("starts", ())]
-    return {"provenance": provenance, **settings, "seeds": len(seeds), "starts": starts}
+    own = {"seeds": len(seeds), "starts": starts, "precision": context.precision}
+    return {"provenance": provenance, **settings, **own}

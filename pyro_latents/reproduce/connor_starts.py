@@ -50,6 +50,15 @@ def chosen(context: Context, recipe: str, folder: str, numbers: Mapping[str, Any
     return [job for (job,) in groups]
 
 
+def told(context: Context) -> str:
+    """Return what a reader has to know of the starts, nothing if there is one for each seed."""
+    rounds = context.budget.own.get("starts", ())
+    if not rounds:
+        return ""
+    how = ", then ".join(f"{count} of {epochs} epochs" for count, epochs in rounds)
+    return f"Each training has the best of its starts by the training objective ({how})."
+
+
 def _objective(job: Job, epochs: int) -> float:
     """Train a start for some epochs, and return the training objective of the last of them."""
     short = replace(job, folder=job.folder.with_name(f"{job.folder.name}-{epochs}-epochs"))

@@ -219,7 +219,15 @@ def hardware() -> str:
     """What the figures were measured on, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU cores, {platform.machine()}"
+    return f"{cores()} CPU cores, {processor()}"
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = (line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
 
 
 def _shown(cell: Any) -> str:

@@ -48,7 +48,7 @@ BUDGETS = (
 )
 SETTINGS = (
     *("batch_size", "learning_rate", "schedule", "halve_every", "coherence", "coherence_weight"),
-    *("generators", "transition_scale", "z_dim", "angle", "shear", "shift", "crop"),
+    *("generators", "transition_scale", "z_dim", "angle", "shear", "shift", "crop", "shrink"),
 )
 LIKELIHOODS = {"TVAE": -92.0, "VAE": -93.0, "VAE+": -94.0}  # section 3, in nats
 # Of the figures: of the two sizes of table 1, which the paper leaves open, that of sharper draws;

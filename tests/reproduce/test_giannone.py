@@ -79,7 +79,7 @@ def test_the_table_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
     for name in ("_without_network", "transfer_data"):
         monkeypatch.setattr(giannone_transfer, name, lambda *_, **__: probes[0])
     monkeypatch.setattr(Probe, "asked", Examples(torch.zeros(0)), raising=False)
-    monkeypatch.setattr(giannone_transfer, "settings_of", lambda *_, **own: own)
+    monkeypatch.setattr(giannone_transfer, "_settings", lambda *_, **own: own)
     result = giannone_transfer.table1.run(context(tmp_path, two, data=None))
     rows = {tuple(row[:3]): row[3:] for row in result.rows}
     assert len(result.rows) == 2 * 3 + 2 * len(giannone_transfer.MODELS)
