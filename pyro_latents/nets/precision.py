@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 def in_single(x: Tensor) -> Tensor:
     """Return what a network has computed, in single precision where autocast had it in half.
@@ -10,6 +12,6 @@ def in_single(x: Tensor) -> Tensor:
     What becomes a parameter of a distribution goes through this. Networks whose own parameters
     have half precision keep theirs, as what follows them has it too.
     """
-    device = x.device.type
-    mixed = torch.is_autocast_enabled(device) and x.dtype == torch.get_autocast_dtype(device)
-    return x.float() if mixed else x
+    if x.dtype not in HALF or not torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.float()

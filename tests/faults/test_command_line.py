@@ -114,7 +114,6 @@ TRAINING = {
     "--precision transformer-engine": "--precision transformer-engine",
     "--precision bf16-true --guide low-rank": "with --precision bf16-true: give 32-true",
     "--precision bf16-true --guide full-rank": "with --precision bf16-true: give 32-true",
-    "--precision bf16-mixed --prior sphere": "with --precision bf16-mixed: give 32-true",
     "--batch-size 0": "--batch-size must be positive; got 0",
     "--batch-size -1": "--batch-size must be positive; got -1",
     "--batch-size 1.5": "--batch-size: give a whole number; got 1.5",

@@ -25,6 +25,14 @@ CASES = [
 @pytest.mark.parametrize(("recipe", "guide"), CASES, ids="-".join)
 def test_draws_and_densities_are_in_single_precision(recipe, guide):
     made = zoo.recipe(recipe, guide=guide)
+    check(made)
+
+
+def test_so_are_codes_on_a_sphere():
+    check(zoo.recipe("vae-digits", prior="sphere"))
+
+
+def check(made):
     batch = made.first_batch("train", size=4)
     with torch.autocast("cpu", torch.bfloat16):
         drawn = poutine.trace(made.guide).get_trace(*batch)
