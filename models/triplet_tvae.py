@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from pyro_latents.distributions.likelihoods import Bernoulli, Likelihood
 from pyro_latents.models.vae import VAE
+from pyro_latents.nets.precision import uncast
 
 # Of sums of generators by standard normal numbers: how far from zero their eigenvalues lie before
 # training, and the greatest length, in units of that of the identity.
@@ -118,14 +119,13 @@ class Matrix(LatentTransformation):
     def forward(self, z: Tensor, T: Tensor) -> Tensor:
         """Return `expm(sum_k T_k G_k) z`, in the precision of the generators."""
         # In mixed precision their sum would be rounded, and the exponential of it is not finite.
-        with torch.autocast(z.device.type, enabled=False):
+        with uncast(z):
             z, T = z.to(self.generators), T.to(self.generators)
             total = (T @ self.generators.flatten(1)).unflatten(-1, (self.z_dim, self.z_dim))
             limit = MAX_LENGTH * self.z_dim**0.5
             length = total.square().sum((-2, -1), keepdim=True).clamp_min(limit**2).sqrt()
-            return (torch.linalg.matrix_exp(total * (limit / length)) @ z.unsqueeze(-1)).squeeze(
-                -1
-            )
+            matrix = torch.linalg.matrix_exp(total * (limit / length))
+            return (matrix @ z.unsqueeze(-1)).squeeze(-1)
 
 
 class TripletTVAE(PyroModule):

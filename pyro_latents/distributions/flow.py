@@ -11,6 +11,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from pyro_latents.nets.precision import uncast
+
 
 def import_zuko() -> ModuleType:
     """Import zuko, keeping torch's validation setting, which zuko switches off at import."""
@@ -44,21 +46,22 @@ class FlowDistribution(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw with a gradient, of shape `*sample_shape *batch dim`."""
-        with self._in_full():
+        # The transforms are the density: mixed precision leaves them as they are.
+        with uncast(self.flow.base.mean):
             value, log_prob = self.flow.rsample_and_log_prob(torch.Size(sample_shape))
         self._draw = (value, log_prob)
         return value
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw without a gradient."""
-        with torch.no_grad(), self._in_full():
+        with torch.no_grad(), uncast(self.flow.base.mean):
             return self.flow.rsample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density in nats; that of the latest draw is not computed again."""
         if self._draw is not None and value is self._draw[0]:
             return self._draw[1]
-        with self._in_full():
+        with uncast(self.flow.base.mean):
             return self.flow.log_prob(value)
 
     def expand(
@@ -66,7 +69,3 @@ class FlowDistribution(TorchDistribution):
     ) -> FlowDistribution:
         """Return the same flow over a larger batch, of the same class."""
         return FlowDistribution(self.flow.expand(batch_shape))
-
-    def _in_full(self) -> torch.autocast:
-        """The transforms are the density: mixed precision leaves them as they are."""
-        return torch.autocast(self.flow.base.mean.device.type, enabled=False)

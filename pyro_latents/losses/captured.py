@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten
 
 from pyro_latents.losses.products import quicken_products
+from pyro_latents.nets.precision import uncast
 from pyro_latents.programs import local_parameters, modules_of
 
 # Of the captured loss and gradient against those of the programs, relative.
@@ -123,7 +124,7 @@ class captured:
         assert self.optimizer is not None
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
-        with _uncast(parameters[0]):
+        with uncast(parameters[0]):
             self.optimizer.step()
         for parameter in parameters:
             parameter.grad = None
@@ -208,7 +209,7 @@ class captured:
         self, batch: tuple[Any, ...], parameters: list[nn.Parameter]
     ) -> tuple[Any, ...]:
         loss = self._run(batch)
-        with _uncast(loss):
+        with uncast(loss):
             return loss.detach(), *torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
@@ -224,7 +225,7 @@ class _Replayed:
     def graph(self, batch: tuple[Any, ...]) -> Sequence[Tensor]:
         """Run the graph; what a forward pass casts is in it."""
         inputs = [*_tensors(batch), *self.state]
-        with _uncast(inputs[0]):
+        with uncast(inputs[0]):
             return self._graph(*inputs)
 
     def __call__(self, batch: tuple[Any, ...]) -> Tensor:
@@ -267,11 +268,6 @@ def _casts_apart() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
-
-
-def _uncast(value: Tensor) -> torch.autocast:
-    """Compute as written what follows the forward pass, on the device of this value."""
-    return torch.autocast(value.device.type, enabled=False)
 
 
 def _state(optimizer: Update) -> list[Tensor]:

@@ -15,3 +15,8 @@ def in_single(x: Tensor) -> Tensor:
     if x.dtype not in HALF or not torch.is_autocast_enabled(x.device.type):
         return x
     return x.float()
+
+
+def uncast(x: Tensor) -> torch.autocast:
+    """Compute as written, without autocast, on the device of this tensor."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -71,7 +71,7 @@ def swiss_roll(context: Context) -> Result:
             "random operators to begin with; `even_codes`, a first encoder with codes of even "
             "spread; `search`, starts of its own for every path. What each does is in "
             "`connor-swiss-roll-aids`. The paper has pictures only.",
-            *filter(None, [told(context)]),
+            *told(context),
         ],
     )
 
@@ -107,7 +107,7 @@ def circles(context: Context) -> Result:
             "its recipe: `even_codes`, a first encoder with codes of even spread, and rates that "
             "fall to zero; what they do, and what a linear start does, is in "
             "`connor-circles-aids`. The paper has pictures only.",
-            *filter(None, [told(context)]),
+            *told(context),
         ],
     )
 

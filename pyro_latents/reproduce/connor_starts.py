@@ -50,13 +50,13 @@ def chosen(context: Context, recipe: str, folder: str, numbers: Mapping[str, Any
     return [job for (job,) in groups]
 
 
-def told(context: Context) -> str:
-    """Return what a reader has to know of the starts, nothing if there is one for each seed."""
+def told(context: Context) -> list[str]:
+    """Return notes on the starts, none if there is one for each seed."""
     rounds = context.budget.own.get("starts", ())
     if not rounds:
-        return ""
+        return []
     how = ", then ".join(f"{count} of {epochs} epochs" for count, epochs in rounds)
-    return f"Each training has the best of its starts by the training objective ({how})."
+    return [f"Each training has the best of its starts by the training objective ({how})."]
 
 
 def _objective(job: Job, epochs: int) -> float:
