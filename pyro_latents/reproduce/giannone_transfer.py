@@ -23,6 +23,7 @@ from pyro_latents.reproduce.experiment import (
 )
 from pyro_latents.reproduce.giannone import (
     BUDGETS,
+    COMPARED,
     SETTINGS,
     TAKES,
     held_out,
@@ -108,11 +109,11 @@ def transfer(context: Context) -> Result:
 def figure2(context: Context) -> Result:
     """Accuracy on affNIST against the number of labels, over 20 draws of them (figure 2)."""
     data = context.data or "fashion-mnist"
-    models = ("VAE", "VAE+", "TVAE")
-    jobs = [_job(context, kind, data, 100, seed) for kind in models for seed in context.seeds]
+    keys = product(COMPARED, [data], [100], context.seeds)
+    jobs = [chosen_job(context, *key) for key in keys]
     known = transfer_data(data, context, FRAME, validation=False)
     counts = [count for count in LABELS if count <= len(known.labelled)]
-    found: dict[str, list[list[list[float]]]] = {kind: [] for kind in models}
+    found: dict[str, list[list[list[float]]]] = {kind: [] for kind in COMPARED}
     for job, parts in zip(jobs, context.train(jobs), strict=True):
         encode = encoder_of(parts)
         codes = [encode(part.x) for part in known]
@@ -132,7 +133,7 @@ def figure2(context: Context) -> Result:
         title=f"Accuracy (%) on transfer data against labels, trained on {data}",
         columns=["model", "labels", "mean", "sd"],
         rows=rows,
-        settings=_settings(
+        settings=chosen_settings(
             context,
             data,
             100,
@@ -151,7 +152,7 @@ def figure2(context: Context) -> Result:
 def _table(context: Context, sources: Sequence[str], sizes: Sequence[int]) -> Result:
     """The rows of table 1: what needs no network, in both frames, then the models."""
     keys = list(product(MODELS, sources, sizes, context.seeds))
-    jobs = [_job(context, *key) for key in keys]
+    jobs = [chosen_job(context, *key) for key in keys]
     found = dict(zip(keys, context.apply(_tested, jobs), strict=True))
     rows: list[list[Any]] = []
     for frame, size in product(FRAMES, (None, *sizes)):
@@ -172,19 +173,22 @@ def _table(context: Context, sources: Sequence[str], sizes: Sequence[int]) -> Re
         title="Accuracy (%) of nearest neighbours: transfer to affNIST, and own test data",
         columns=columns,
         rows=rows,
-        settings=_settings(context, sources[0], sizes[-1], **own),
+        settings=chosen_settings(context, sources[0], sizes[-1], **own),
         notes=[f"Transfer data: {provenance}.", NOTE],
     )
 
 
-def _job(context: Context, kind: str, data: str, size: int, seed: int) -> Job:
+def chosen_job(
+    context: Context, kind: str, data: str, size: int, seed: int, **numbers: Any
+) -> Job:
     """Return the training of one of the models, in the frame that was chosen."""
-    numbers = {**frame_numbers(FRAME), **MODELS[kind]}
+    numbers = {**frame_numbers(FRAME), **MODELS[kind], **numbers}
     return job_of(context, kind, data, size, seed=seed, **numbers)
 
 
-def _settings(context: Context, data: str, size: int, **own: Any) -> dict[str, Any]:
-    job = _job(context, "TVAE", data, size, context.seed)
+def chosen_settings(context: Context, data: str, size: int, **own: Any) -> dict[str, Any]:
+    """Return what a result says of the TVAE's training, and of what chose its numbers."""
+    job = chosen_job(context, "TVAE", data, size, context.seed)
     return {**job.settings(*SETTINGS), **CHOSEN, **BY_ABLATION, **own}
 
 

@@ -47,7 +47,7 @@ QUICK = Budget(
     test_images=500,
     own={"seeds": 3},
 )
-HOURS = replace(QUICK, name="hours", steps=12_000)
+HOURS = replace(QUICK, name="hours", steps=6_000)
 
 
 class Turns(NamedTuple):

@@ -10,10 +10,13 @@ from sklearn.decomposition import PCA
 from pyro_latents import zoo
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
+from pyro_latents.evaluation.evidence import Evidence
 from pyro_latents.reproduce import (
     giannone,
     giannone_coherence,
+    giannone_epochs,
     giannone_floors,
+    giannone_likelihood,
     giannone_transfer,
     giannone_turns,
 )
@@ -25,6 +28,7 @@ from pyro_latents.reproduce.giannone_floors import (
     pixels,
     principal_components,
 )
+from pyro_latents.reproduce.giannone_likelihood import Measured
 from pyro_latents.reproduce.giannone_transfer import Probe, encoder_of
 from pyro_latents.reproduce.tables import experiments, reproduce
 from pyro_latents.stories.triplet_tvae.metrics import image_codes
@@ -38,7 +42,10 @@ TINY = replace(
     particles=3,
     own={"labelled": 200, "tested": 20, "seeds": 1},
 )
-NAMES = ("table1", "transfer", "ablation", "floors", "figure2", "figure3", "figure4", "likelihood")
+NAMES = (
+    *("table1", "transfer", "epochs", "ablation", "floors", "likelihood"),
+    *("figure2", "figure3", "figure4"),
+)
 
 
 def context(tmp_path, budget=TINY, data="digits"):
@@ -56,6 +63,9 @@ def few(monkeypatch):
     monkeypatch.setattr(giannone_coherence, "COHERENCE", giannone_coherence.COHERENCE[-2:])
     monkeypatch.setattr(giannone_turns, "MODELS", ("TVAE, matrix", "VAE+"))
     monkeypatch.setattr(giannone_floors, "SIZES", (10,))
+    monkeypatch.setattr(giannone_epochs, "EPOCHS", (1, 2))
+    monkeypatch.setattr(giannone_likelihood, "SIZES", (4, 6))
+    monkeypatch.setattr(giannone_likelihood, "CHAINS", {"num_chains": 2, "num_temperatures": 3})
 
 
 @pytest.mark.usefixtures("few")
@@ -79,7 +89,7 @@ def test_the_table_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
     for name in ("_without_network", "transfer_data"):
         monkeypatch.setattr(giannone_transfer, name, lambda *_, **__: probes[0])
     monkeypatch.setattr(Probe, "asked", Examples(torch.zeros(0)), raising=False)
-    monkeypatch.setattr(giannone_transfer, "_settings", lambda *_, **own: own)
+    monkeypatch.setattr(giannone_transfer, "chosen_settings", lambda *_, **own: own)
     result = giannone_transfer.table1.run(context(tmp_path, two, data=None))
     rows = {tuple(row[:3]): row[3:] for row in result.rows}
     assert len(result.rows) == 2 * 3 + 2 * len(giannone_transfer.MODELS)
@@ -215,3 +225,47 @@ def test_images_that_are_turned_themselves_have_the_angles_of_the_triplets(monke
     assert ceiling.inverse_correlation < -0.97
     assert ceiling.slope == pytest.approx(1, abs=0.05)
     assert ceiling.inverse_slope == pytest.approx(-1, abs=0.05)
+
+
+def test_the_size_is_that_of_the_tvaes_best_bound_and_differences_are_paired(
+    monkeypatch, tmp_path
+):
+    bounds = {("TVAE", 32): -90.0}
+    log_p = {"TVAE": torch.tensor([-80.0, -84.0]), "VAE": torch.tensor([-79.0, -81.0])}
+
+    def apply(self, function, jobs):
+        if function is giannone_likelihood._validation_bound:
+            return [bounds.get((job.label, job.numbers["z_dim"]), -95.0) for job in jobs]
+        assert {job.numbers["z_dim"] for job in jobs} == {32}
+        evidence = [
+            Evidence(value, torch.tensor([0.5, 0.9]), value, value)
+            for value in (log_p.get(job.label, log_p["VAE"]) for job in jobs)
+        ]
+        return [Measured(-99.0, each, -98.0, torch.ones(2), torch.zeros(2)) for each in evidence]
+
+    monkeypatch.setattr(Context, "apply", apply)
+    monkeypatch.setattr(giannone_likelihood, "_independent_pixels", lambda job: -200.0)
+    result = giannone_likelihood.likelihood.run(context(tmp_path))
+    assert all(len(row) == len(result.columns) for row in result.rows)
+    tested = {row[0]: row[5:] for row in result.rows if row[5] is not None}
+    assert tested["TVAE"] == [-82.0, 2.0, -2.0, 1.0, -98.0, 50.0, 1.0, 0.0, 0.0, 0.0]
+    assert tested["VAE"][:4] == [-80.0, 1.0, 0.0, 0.0]
+    assert tested["pixels on their own"][0] == -200.0
+
+
+def test_pixels_on_their_own_have_the_likelihood_of_a_bernoulli(tmp_path):
+    job = job_of(context(tmp_path), "VAE", "digits", 4)
+    train, test = (part.x.double() for part in (job.build().splits.train, job.build().splits.test))
+    mean = (train.sum(0) + 1) / (len(train) + 2)
+    log_p = (test * mean.log() + (1 - test) * (1 - mean).log()).flatten(1).sum(1).mean()
+    assert giannone_likelihood._independent_pixels(job) == pytest.approx(log_p.item(), rel=1e-5)
+
+
+def test_half_way_is_measured_on_the_same_triplets_for_all(tmp_path):
+    result = giannone.figure4.run(context(tmp_path))
+    rows = {row[0]: row[1:] for row in result.rows}
+    assert set(rows) == {"pixels", "TVAE", "VAE", "VAE+"}
+    assert rows["VAE"][2:4] == [0.0, 0.0]
+    assert rows["TVAE"][2] == pytest.approx(rows["TVAE"][0] - rows["VAE"][0], abs=1e-6)
+    assert rows["TVAE"][5] == pytest.approx(rows["TVAE"][0] / rows["TVAE"][4])
+    assert rows["pixels"][4:] == [None, None]
