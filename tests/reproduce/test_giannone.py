@@ -230,27 +230,30 @@ def test_images_that_are_turned_themselves_have_the_angles_of_the_triplets(monke
 def test_the_size_is_that_of_the_tvaes_best_bound_and_differences_are_paired(
     monkeypatch, tmp_path
 ):
-    bounds = {("TVAE", 32): -90.0}
-    log_p = {"TVAE": torch.tensor([-80.0, -84.0]), "VAE": torch.tensor([-79.0, -81.0])}
+    bounds = {("TVAE", 32): -90.0, ("VAE", 10): -80.0}
+    log_p = {"TVAE": torch.tensor([-80.0, -84.0])}
 
     def apply(self, function, jobs):
-        if function is giannone_likelihood._validation_bound:
+        if function is giannone_likelihood._bound:
             return [bounds.get((job.label, job.numbers["z_dim"]), -95.0) for job in jobs]
         assert {job.numbers["z_dim"] for job in jobs} == {32}
-        evidence = [
-            Evidence(value, torch.tensor([0.5, 0.9]), value, value)
-            for value in (log_p.get(job.label, log_p["VAE"]) for job in jobs)
+        assert {job.numbers["epochs"] for job in jobs} == {3}
+        values = [log_p.get(job.label, torch.tensor([-79.0, -81.0])) for job in jobs]
+        k_hat = torch.tensor([0.5, 0.9])
+        return [
+            Measured(-99.0, Evidence(x, k_hat, x, x), x + 1, torch.zeros(2), x - 1) for x in values
         ]
-        return [Measured(-99.0, each, -98.0, torch.ones(2), torch.zeros(2)) for each in evidence]
 
     monkeypatch.setattr(Context, "apply", apply)
     monkeypatch.setattr(giannone_likelihood, "_independent_pixels", lambda job: -200.0)
-    result = giannone_likelihood.likelihood.run(context(tmp_path))
+    longer = replace(TINY, own={**TINY.own, "longer": 3})
+    result = giannone_likelihood.likelihood.run(context(tmp_path, longer))
     assert all(len(row) == len(result.columns) for row in result.rows)
-    tested = {row[0]: row[5:] for row in result.rows if row[5] is not None}
-    assert tested["TVAE"] == [-82.0, 2.0, -2.0, 1.0, -98.0, 50.0, 1.0, 0.0, 0.0, 0.0]
-    assert tested["VAE"][:4] == [-80.0, 1.0, 0.0, 0.0]
-    assert tested["pixels on their own"][0] == -200.0
+    rows = {row[0]: row[5:] for row in result.rows}
+    assert rows["TVAE"] == [-99.0, -82.0, 2.0, -2.0, 1.0, 50.0, -81.0, -2.0, 1.0, 0.0, 0.0, -83.0]
+    assert rows["VAE"][1:5] == [-80.0, 1.0, 0.0, 0.0]
+    assert rows["pixels on their own"][1] == -200.0
+    assert "32 dimensions" in result.title
 
 
 def test_pixels_on_their_own_have_the_likelihood_of_a_bernoulli(tmp_path):
