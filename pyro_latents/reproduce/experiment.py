@@ -219,7 +219,8 @@ def hardware() -> str:
     """What the figures were measured on, in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU cores, {processor()}"
+    count = cores()
+    return f"{count} CPU core{'s' * (count > 1)}, {processor()}"
 
 
 def processor() -> str:

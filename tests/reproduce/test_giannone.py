@@ -17,6 +17,7 @@ from pyro_latents.reproduce import (
     giannone_epochs,
     giannone_floors,
     giannone_likelihood,
+    giannone_outlook,
     giannone_transfer,
     giannone_turns,
 )
@@ -43,7 +44,7 @@ TINY = replace(
     own={"labelled": 200, "tested": 20, "seeds": 1},
 )
 NAMES = (
-    *("table1", "transfer", "epochs", "ablation", "floors", "likelihood"),
+    *("table1", "transfer", "epochs", "ablation", "floors", "likelihood", "outlook"),
     *("figure2", "figure3", "figure4"),
 )
 
@@ -65,6 +66,9 @@ def few(monkeypatch):
     monkeypatch.setattr(giannone_floors, "SIZES", (10,))
     monkeypatch.setattr(giannone_epochs, "EPOCHS", (1, 2))
     monkeypatch.setattr(giannone_likelihood, "SIZES", (4, 6))
+    of_outlook = giannone_outlook.ROWS
+    names = ("matrix", "three pixelations", "views without KL, no T")
+    monkeypatch.setattr(giannone_outlook, "ROWS", {name: of_outlook[name] for name in names})
     monkeypatch.setattr(giannone_likelihood, "CHAINS", {"num_chains": 2, "num_temperatures": 3})
 
 
