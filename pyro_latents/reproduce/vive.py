@@ -91,7 +91,7 @@ def job_of(
 
 def settings_of(context: Context, **own: Any) -> dict[str, Any]:
     """Return what a result says of the training of its models, which is the same for all."""
-    names = ("data", "batch_size", "learning_rate", "hidden_dim")
+    names = ("data", "batch_size", "learning_rate", "hidden_dim", "border")
     return {**job_of(context, "Affine-TVAE", 20).settings(*names), **own}
 
 

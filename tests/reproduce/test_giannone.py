@@ -10,14 +10,12 @@ from sklearn.decomposition import PCA
 from pyro_latents import zoo
 from pyro_latents.data.examples import Examples
 from pyro_latents.errors import UserError
-from pyro_latents.evaluation.evidence import Evidence
 from pyro_latents.reproduce import (
     giannone,
     giannone_coherence,
     giannone_epochs,
     giannone_floors,
     giannone_likelihood,
-    giannone_outlook,
     giannone_transfer,
     giannone_turns,
 )
@@ -44,7 +42,7 @@ TINY = replace(
     own={"labelled": 200, "tested": 20, "seeds": 1},
 )
 NAMES = (
-    *("table1", "transfer", "epochs", "ablation", "floors", "likelihood", "outlook"),
+    *("table1", "transfer", "epochs", "ablation", "floors", "likelihood"),
     *("figure2", "figure3", "figure4"),
 )
 
@@ -60,15 +58,15 @@ def test_every_table_and_figure_is_there():
 @pytest.fixture
 def few(monkeypatch):
     """A few of the rows, which are many trainings."""
-    monkeypatch.setattr(giannone_transfer, "MODELS", {"VAE": {}, "VAE+": {}, "TVAE": {}})
-    monkeypatch.setattr(giannone_coherence, "COHERENCE", giannone_coherence.COHERENCE[-2:])
+    models = {kind: {} for kind in giannone.COMPARED}
+    monkeypatch.setattr(giannone_transfer, "MODELS", models)
+    rows = giannone_coherence.ROWS
+    kept = rows[4], rows[-6], rows[-5], rows[-1]  # shrunken, matrix, pixelations, VAE+
+    monkeypatch.setattr(giannone_coherence, "ROWS", kept)
     monkeypatch.setattr(giannone_turns, "MODELS", ("TVAE, matrix", "VAE+"))
     monkeypatch.setattr(giannone_floors, "SIZES", (10,))
     monkeypatch.setattr(giannone_epochs, "EPOCHS", (1, 2))
     monkeypatch.setattr(giannone_likelihood, "SIZES", (4, 6))
-    of_outlook = giannone_outlook.ROWS
-    names = ("matrix", "three pixelations", "views without KL, no T")
-    monkeypatch.setattr(giannone_outlook, "ROWS", {name: of_outlook[name] for name in names})
     monkeypatch.setattr(giannone_likelihood, "CHAINS", {"num_chains": 2, "num_temperatures": 3})
 
 
@@ -231,48 +229,84 @@ def test_images_that_are_turned_themselves_have_the_angles_of_the_triplets(monke
     assert ceiling.inverse_slope == pytest.approx(-1, abs=0.05)
 
 
-def test_the_size_is_that_of_the_tvaes_best_bound_and_differences_are_paired(
-    monkeypatch, tmp_path
-):
-    bounds = {("TVAE", 32): -90.0, ("VAE", 10): -80.0}
-    log_p = {"TVAE": torch.tensor([-80.0, -84.0])}
+def test_one_size_is_chosen_and_differences_are_of_the_same_images(monkeypatch, tmp_path):
+    bounds = {("TVAE", 32): -90.0, ("VAE", 10): -91.0, ("VAE", 32): -92.0}
+    weighted = {"TVAE": torch.tensor([-80.0, -84.0])}
+    gain = {"TVAE": torch.tensor([3.0, 5.0])}
 
     def apply(self, function, jobs):
         if function is giannone_likelihood._bound:
             return [bounds.get((job.label, job.numbers["z_dim"]), -95.0) for job in jobs]
         assert {job.numbers["z_dim"] for job in jobs} == {32}
-        assert {job.numbers["epochs"] for job in jobs} == {3}
-        values = [log_p.get(job.label, torch.tensor([-79.0, -81.0])) for job in jobs]
-        k_hat = torch.tensor([0.5, 0.9])
-        return [
-            Measured(-99.0, Evidence(x, k_hat, x, x), x + 1, torch.zeros(2), x - 1) for x in values
+        assert {job.build().story.epochs for job in jobs} == {3}
+        other = torch.tensor([-79.0, -81.0]), torch.tensor([1.0, 1.0])
+        values = [
+            (weighted.get(job.label, other[0]), gain.get(job.label, other[1])) for job in jobs
         ]
+        return [Measured(-99.0, x, 50.0, more, x - 1, torch.zeros(2)) for x, more in values]
 
     monkeypatch.setattr(Context, "apply", apply)
-    monkeypatch.setattr(giannone_likelihood, "_independent_pixels", lambda job: -200.0)
-    longer = replace(TINY, own={**TINY.own, "longer": 3})
+    monkeypatch.setattr(giannone_likelihood, "_independent_pixels", lambda job: (-200.0, 3.0))
+    longer = replace(TINY, steps=None, own={**TINY.own, "longer": 3})
     result = giannone_likelihood.likelihood.run(context(tmp_path, longer))
     assert all(len(row) == len(result.columns) for row in result.rows)
-    rows = {row[0]: row[5:] for row in result.rows}
-    assert rows["TVAE"] == [-99.0, -82.0, 2.0, -2.0, 1.0, 50.0, -81.0, -2.0, 1.0, 0.0, 0.0, -83.0]
-    assert rows["VAE"][1:5] == [-80.0, 1.0, 0.0, 0.0]
-    assert rows["pixels on their own"][1] == -200.0
+    start = result.columns.index("importance")
+    rows = {row[0]: row[start:] for row in result.rows}
+    # -82 and 4 more; the errors 2 and 1 of their sum, 1 and 1 of the difference.
+    assert rows["TVAE"][:4] == [-82.0, 50.0, 4.0, 1.0]
+    assert rows["TVAE"][4:8] == pytest.approx([-78.0, 5**0.5, 1.0, 2**0.5])
+    assert rows["VAE"][6:8] == [0.0, 0.0]
+    assert rows["pixels on their own"][:6] == [-200.0, None, None, None, -200.0, 3.0]
     assert "32 dimensions" in result.title
 
 
 def test_pixels_on_their_own_have_the_likelihood_of_a_bernoulli(tmp_path):
     job = job_of(context(tmp_path), "VAE", "digits", 4)
-    train, test = (part.x.double() for part in (job.build().splits.train, job.build().splits.test))
-    mean = (train.sum(0) + 1) / (len(train) + 2)
-    log_p = (test * mean.log() + (1 - test) * (1 - mean).log()).flatten(1).sum(1).mean()
-    assert giannone_likelihood._independent_pixels(job) == pytest.approx(log_p.item(), rel=1e-5)
+    splits = job.build().splits
+    mean = splits.train.x.double().mean(0)
+    mean = (len(splits.train) * mean + 1) / (len(splits.train) + 2)
+    x = splits.test.x[: TINY.test_images].double()
+    log_p = (x * mean.log() + (1 - x) * (1 - mean).log()).flatten(1).sum(1)
+    assert giannone_likelihood._independent_pixels(job) == pytest.approx(
+        (log_p.mean().item(), (log_p.std() / len(x) ** 0.5).item()), rel=1e-5
+    )
+
+
+def test_each_length_is_a_training_of_its_own(monkeypatch, tmp_path):
+    asked = []
+
+    def apply(self, _, jobs):
+        asked.extend((job.label, job.build().story.epochs, job.folder) for job in jobs)
+        return [(Probe(50.0, 52.0, 80.0, 70.0), 1.0) for _ in jobs]
+
+    monkeypatch.setattr(Context, "apply", apply)
+    longer = replace(TINY, steps=None)
+    result = giannone_epochs.by_epochs.run(context(tmp_path, longer))
+    assert [(kind, epochs) for kind, epochs, _ in asked] == [tuple(row[:2]) for row in result.rows]
+    assert len({folder for *_, folder in asked}) == len(asked) == 10
+
+
+def test_the_bound_of_the_ablation_is_of_images_in_the_frame_of_the_model(monkeypatch, tmp_path):
+    seen = []
+
+    def bound_terms(model, guide, batches, **options):
+        seen.append(batches(torch.arange(4), torch.Generator())[0])
+        return {"elbo": 0.0}
+
+    monkeypatch.setattr(giannone_coherence, "bound_terms", bound_terms)
+    job = job_of(context(tmp_path), "TVAE", "digits", 4, shrink=0.7)
+    giannone_coherence._watched(job)
+    x = job.build().batches("validation")(torch.arange(4), torch.Generator())[0]
+    torch.testing.assert_close(seen[0], x)
 
 
 def test_half_way_is_measured_on_the_same_triplets_for_all(tmp_path):
     result = giannone.figure4.run(context(tmp_path))
     rows = {row[0]: row[1:] for row in result.rows}
-    assert set(rows) == {"pixels", "TVAE", "VAE", "VAE+"}
+    assert set(rows) == {"pixels", *giannone.COMPARED}
     assert rows["VAE"][2:4] == [0.0, 0.0]
     assert rows["TVAE"][2] == pytest.approx(rows["TVAE"][0] - rows["VAE"][0], abs=1e-6)
+    # Of the same triplets: untrained models differ by less than images do.
+    assert rows["TVAE"][3] < rows["TVAE"][1]
     assert rows["TVAE"][5] == pytest.approx(rows["TVAE"][0] / rows["TVAE"][4])
     assert rows["pixels"][4:] == [None, None]
