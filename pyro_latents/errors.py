@@ -1,4 +1,4 @@
-"""The one exception of this package that is meant for the person at the keyboard."""
+"""The exception of this package that is meant for the person at the keyboard."""
 
 from numbers import Integral
 from typing import Any
@@ -10,6 +10,10 @@ class UserError(ValueError):
     The message is one line: what is wrong, and what to do about it. The command line prints it
     without a traceback and exits with a non-zero status; in Python it is a ``ValueError``.
     """
+
+
+class NotFiniteError(UserError):
+    """A training that cannot go on, as its loss is not finite."""
 
 
 def check_seed(seed: int) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from math import inf
 from statistics import fmean
 from typing import Any
 
+from pyro_latents.errors import NotFiniteError
 from pyro_latents.reproduce.experiment import Context, Job
 
 # Epochs that an objective is the mean of.
@@ -60,7 +62,13 @@ def told(context: Context) -> list[str]:
 
 
 def _objective(job: Job, epochs: int) -> float:
-    """Train a start for some epochs, and return the training objective of the last of them."""
+    """Train a start for some epochs, and return the training objective of the last of them.
+
+    Of a start that leads to no finite loss it is infinite.
+    """
     short = replace(job, folder=job.folder.with_name(f"{job.folder.name}-{epochs}-epochs"))
-    history = short.train(epochs=epochs).folder.read_history()
+    try:
+        history = short.train(epochs=epochs).folder.read_history()
+    except NotFiniteError:
+        return inf
     return fmean(float(row["loss"]) for row in history[-LAST:])

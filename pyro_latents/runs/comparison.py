@@ -24,6 +24,7 @@ from pyro_latents.plots import dots, save
 from pyro_latents.runs.annealing import Annealing, annealed_metrics
 from pyro_latents.runs.opened import Opened
 from pyro_latents.runs.trained_model import TrainedModel, has_model_of
+from pyro_latents.runs.units import PER_CENT, unit_of
 from pyro_latents.stories.story import Metrics, averages
 from pyro_latents.text import aligned
 
@@ -72,10 +73,14 @@ class Comparison:
         Below it are the differences from the first run, with the standard errors of their means
         over the data points, and whether the runs have one model.
         """
-        rows = [[name, *(_shown(row.get(name)) for row in self.rows)] for name in self.columns]
+        rows = [
+            [_named(name), *(_shown(row.get(name)) for row in self.rows)] for name in self.columns
+        ]
         table = aligned([["", *self.labels], *rows], right=True)
         names = _ordered(self.differences)
-        apart = [[name, *(str(d.get(name, "")) for d in self.differences)] for name in names]
+        apart = [
+            [_named(name), *(str(d.get(name, "")) for d in self.differences)] for name in names
+        ]
         head = f"differences from {self.labels[0]}"
         below = aligned([[head, *self.labels[1:]], *apart], right=True)
         return "\n\n".join([table, below, self.verdict])
@@ -275,6 +280,11 @@ def _size(guide: Any, model: nn.Module) -> int:
 def _seconds_per_step(history: list[dict[str, str]]) -> float:
     seconds = [float(row["seconds"]) for row in history]
     return sum(filter(math.isfinite, seconds)) / int(history[-1]["step"])
+
+
+def _named(name: str) -> str:
+    """The name of a figure, with the sign of per cent for shares."""
+    return f"{name} ({PER_CENT})" if unit_of(name) == PER_CENT else name
 
 
 def _shown(value: float | None) -> str:

@@ -12,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyro_latents.data.batches import mixed_seed
-from pyro_latents.errors import UserError
+from pyro_latents.errors import NotFiniteError
 from pyro_latents.losses.captured import Update, captured
 from pyro_latents.programs import local_parameters
 from pyro_latents.training.non_finite import first_non_finite_site
@@ -155,13 +155,13 @@ class Objective(nn.Module):
         with self._local():
             return first_non_finite_site(model, guide, batch)
 
-    def not_finite(self, loss: str, site: str | None) -> UserError:
+    def not_finite(self, loss: str, site: str | None) -> NotFiniteError:
         """Return the error that a loss which is not finite ends the training with."""
         site = site or "every site is finite on its own, the objective is not"
         step = self.seeds[0]
         # Validation has seeds below those of the steps.
         where = f"at step {step}" if step >= 0 else "in validation"
-        return UserError(
+        return NotFiniteError(
             f"the loss is {loss} {where}: {site}. Lower --learning-rate or set --gradient-clip."
         )
 

@@ -1,12 +1,14 @@
 import json
+import math
 
 import pytest
 import torch
 
+from pyro_latents.errors import NotFiniteError
 from pyro_latents.reproduce import connor, connor_images, connor_starts
 from pyro_latents.reproduce.connor import before_training, over_seeds
 from pyro_latents.reproduce.connor_figures import bars, orbit
-from pyro_latents.reproduce.experiment import Budget, Context
+from pyro_latents.reproduce.experiment import Budget, Context, Job
 from pyro_latents.reproduce.tables import experiments, reproduce
 
 NAMES = (
@@ -104,3 +106,13 @@ def test_the_objective_chooses_the_start_that_goes_on(tmp_path, monkeypatch):
     found = connor_starts.chosen(context, "vaells-circles", "vaells", {})
     assert [job.seed for job in found] == [3, 7]
     assert sorted(seed for seed, epochs in asked if epochs == 2) == [1, 3, 5, 7]
+
+
+def test_a_start_without_a_finite_loss_is_not_chosen(tmp_path, monkeypatch):
+    def train(self, *, epochs=None):
+        raise NotFiniteError("the loss is nan at step 3")
+
+    monkeypatch.setattr(Job, "train", train)
+    context = Context(Budget(name="tiny"), tmp_path, processes=1)
+    job = context.job("vaells-circles", "start 1")
+    assert connor_starts._objective(job, epochs=1) == math.inf

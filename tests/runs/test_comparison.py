@@ -86,6 +86,7 @@ def test_one_model_is_told_from_several(runs):
     same = compare(opened(runs, "paper", "same-model"), particles=5, points=10)
     assert same.one_model
     assert "The runs have one model" in same.as_text()
+    assert "k_hat_above_threshold (%)" in same.as_text()
     apart = compare(opened(runs, "paper", "full-rank"), particles=5, points=10)
     assert not apart.one_model
     assert apart.as_text().splitlines()[-1].startswith("warning: the runs have models of")
