@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -184,8 +185,13 @@ def rank_ecdfs(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as a picture, whole; its folder is made."""
+    """Write a figure as a picture, whole and without empty margins; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix.removeprefix(".")
-    write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150))
+    # Long names beside rows of images would else be cut off.
+    options: dict[str, Any] = {
+        "format": path.suffix.removeprefix("."),
+        "dpi": 150,
+        "bbox_inches": "tight",
+    }
+    write_atomically(path, lambda file: figure.savefig(file, **options))
     return path
