@@ -18,7 +18,7 @@ EPOCHS = (1, 2, 4, 8, 16)
 KINDS = ("TVAE", "VAE+, views without KL")
 
 
-@experiment("giannone-epochs", BUDGETS[1:2], takes=TAKES, reads=reads)
+@experiment("giannone-epochs", BUDGETS, takes=TAKES, reads=reads)
 def by_epochs(context: Context) -> Result:
     """Transfer by the epochs of a training, for two models of table 1, on validation data."""
     data = context.data or "fashion-mnist"

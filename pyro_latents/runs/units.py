@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 # The first that the name of a metric matches.
 UNITS = (
+    # In standard deviations of the posterior, a ratio, and a distance of standardised draws.
+    (r"reference_(mean_error|spread|energy_distance)$", ""),
     (
         r"elbo|log_likelihood$|log_evidence_ais$|evidence_interval_|reconstruction|kl_|gap$|.*_divergence$|.*_se$",
         "nats per data point",
