@@ -38,6 +38,11 @@ def standard_error(values: Tensor) -> float:
     return spread / len(values) ** 0.5
 
 
+def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
+    """Return the mean of values `points`, and its `standard_error`."""
+    return values.double().mean().item(), standard_error(values)
+
+
 def paired_difference(one: Tensor, other: Tensor) -> PairedDifference:
     """Return how much larger the second is than the first, both of shape `points`.
 
@@ -47,4 +52,4 @@ def paired_difference(one: Tensor, other: Tensor) -> PairedDifference:
         PairedDifference(mean=2.0, standard_error=1.0, points=2)
     """
     difference = (other.double() - one.double()).cpu()
-    return PairedDifference(difference.mean().item(), standard_error(difference), len(difference))
+    return PairedDifference(*mean_and_standard_error(difference), len(difference))

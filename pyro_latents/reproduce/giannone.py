@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_latents.evaluation.paired import standard_error
+from pyro_latents.evaluation.paired import mean_and_standard_error
 from pyro_latents.plots import image_rows
 from pyro_latents.reproduce.experiment import Budget, Context, Job, Result, experiment
 from pyro_latents.stories.story import Parts, by_muon
@@ -19,8 +19,7 @@ TAKES = ("mnist", "fashion-mnist", "digits")
 # Appendix B's, and what is quicker by the bound on validation images.
 ADAM = {"optimizer": "adam", "schedule": "halve"}
 FAST = by_muon(2e-3, halve_every=0)
-# Labelled codes, and codes to classify: of affNIST, and of each model's own data. `longer` are the
-# epochs of the models whose likelihoods are told, of a size chosen by trainings of `epochs`.
+# Labelled codes, and codes to classify: of affNIST, and of each model's own data.
 _ALL = {"labelled": 60_000, "tested": 10_000}
 BUDGETS = (
     # Minutes a TVAE on one core, twice: few images, all of them. Then appendix B, for all models.
@@ -38,6 +37,7 @@ BUDGETS = (
         numbers={**FAST, "epochs": 6},
         test_images=10_000,
         particles=200,
+        # Epochs of the models whose likelihoods are told; their size is chosen by fewer.
         own={**_ALL, "seeds": 3, "longer": 16},
     ),
     Budget(
@@ -131,10 +131,12 @@ def figure4(context: Context) -> Result:
         floors[job.label] = _squared_error(decoded(parts, z), x).mean().item()
     rows = []
     for name, error in half_way.items():
-        less, floor = error - half_way["VAE"], floors.get(name)
-        cells = [c for each in (error, less) for c in (each.mean().item(), standard_error(each))]
-        ratio = None if floor is None else cells[0] / floor
-        rows.append([name, *cells, floor, ratio])
+        floor = floors.get(name)
+        cells = [
+            *mean_and_standard_error(error),
+            *mean_and_standard_error(error - half_way["VAE"]),
+        ]
+        rows.append([name, *cells, floor, None if floor is None else cells[0] / floor])
     figure = image_rows({name: images[:SHOWN] for name, images in pictures.items()})
     return Result(
         title="Squared error per pixel of the image decoded half way between its two views",

@@ -126,10 +126,11 @@ def figure2(context: Context) -> Result:
     axis = figure.subplots()
     for name, trainings in found.items():
         accuracy = torch.tensor(trainings)  # seeds, counts, draws
-        mean, sd = accuracy.mean((0, 2)), accuracy.std(2).mean(0)
-        for i, count in enumerate(counts):
-            error = mean_and_error(accuracy[:, i].mean(1).tolist())[1]
-            rows.append([name, count, mean[i].item(), error, sd[i].item()])
+        of_trainings = [mean_and_error(values)[:2] for values in accuracy.mean(2).T.tolist()]
+        sd = accuracy.std(2).mean(0).tolist()
+        for count, pair, spread in zip(counts, of_trainings, sd, strict=True):
+            rows.append([name, count, *pair, spread])
+        mean = [pair[0] for pair in of_trainings]
         style = "--" if name in ("pixels", "PCA") else "-"
         axis.errorbar(counts, mean, sd, label=name, marker=".", capsize=2, linestyle=style)
     axis.set(xscale="log", xlabel="labelled images", ylabel="accuracy (%)")
