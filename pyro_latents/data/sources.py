@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pyro_latents.data import affnist, digits, idx, manifolds, svhn
+from pyro_latents.data import affnist, digits, idx, manifolds, street, svhn
 from pyro_latents.data.examples import Splits
 from pyro_latents.data.folders import data_folder
 from pyro_latents.data.own import (
@@ -26,6 +26,7 @@ from pyro_latents.data.own import (
 )
 from pyro_latents.data.points import as_tensor, point_shape
 from pyro_latents.data.rotated import rotated_splits
+from pyro_latents.data.street import street_splits
 from pyro_latents.errors import UserError
 from pyro_latents.text import did_you_mean
 
@@ -69,6 +70,11 @@ SOURCES = {
         affnist.SHAPE,
         10_000,
         lambda r: affnist.affnist(r.data_dir, r.validation, seed=r.seed, device=r.device),
+    ),
+    "street-mnist": Source(
+        street.SHAPE,
+        10_000,
+        lambda r: street_splits(_mnist(r).to(r.device), seed=r.seed),
     ),
     "svhn": Source(svhn.SHAPE, 3_257, lambda r: svhn.svhn(r.data_dir, r.validation)),
     "swiss-roll": Source(

@@ -32,6 +32,7 @@ SHARES = {
 SOURCES = {
     "mnist": "MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0",
     "rotated-mnist": "MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0, its digits turned",
+    "street-mnist": "MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0, as coloured house numbers",
     "fashion-mnist": "Fashion-MNIST (Xiao, Rasul and Vollgraf), MIT",
 }
 PROBED = 100

@@ -14,7 +14,7 @@ _GIANNONE = "Giannone et al. 2019"
 _CONNOR = "Connor, Canal and Rozell 2020"
 _MNIST = ("digits", "mnist", "fashion-mnist")
 _ROTATED = ("digits", "mnist", "rotated-mnist")
-_NUMBERS = ("digits", "mnist", "svhn")
+_NUMBERS = ("digits", "mnist", "svhn", "street-mnist")
 _MANIFOLDS = ("swiss-roll", "circles")
 
 

@@ -17,12 +17,15 @@ SMALL = {"width": 4, "r_dim": 4, "v_dim": 3, "batch_size": 50}
 
 
 def test_the_recipes_and_the_sizes_of_the_paper():
-    assert sorted(RECIPES) == [f"equivae-semi-{data}" for data in ("digits", "mnist", "svhn")]
+    data = ("digits", "mnist", "street-mnist", "svhn")
+    assert sorted(RECIPES) == [f"equivae-semi-{name}" for name in data]
     settings = RECIPES["equivae-semi-mnist"]
     assert (settings.r_dim, settings.v_dim, settings.m_max, settings.labels) == (8, 8, 4, 100)
     assert (settings.label_weight, settings.epochs) == (1.0, 20)
     svhn = RECIPES["equivae-semi-svhn"]
     assert (svhn.r_dim, svhn.m_max, svhn.epochs, svhn.labels) == (16, 10, 20, 1000)
+    stand_in = RECIPES["equivae-semi-street-mnist"]
+    assert replace(stand_in, data="svhn", validation=svhn.validation) == svhn
 
 
 def test_labelled_and_unlabelled_points_are_kept_apart():

@@ -18,7 +18,7 @@ from pyro_latents.stories.equivae.batches import Mixed, WithClassSets, balanced_
 from pyro_latents.stories.equivae.metrics import unlabelled_metrics
 from pyro_latents.stories.equivae.networks import FEATURES, CodeClassifier, LabelClassifier
 from pyro_latents.stories.equivae.objective import SemiSupervisedBound
-from pyro_latents.stories.equivae.recipes import SVHN, EquiVAEStory
+from pyro_latents.stories.equivae.recipes import STREET, SVHN, EquiVAEStory
 from pyro_latents.stories.story import Metrics, Parts
 from pyro_latents.training.plan import Phase, Plan, Weight
 
@@ -174,4 +174,7 @@ RECIPES: dict[str, SemiSupervisedStory] = {
     ),
     "equivae-semi-mnist": SemiSupervisedStory(data="mnist"),
     "equivae-semi-svhn": SemiSupervisedStory(**SVHN, labels=1000, r_dim=16, v_dim=16),
+    "equivae-semi-street-mnist": SemiSupervisedStory(
+        **{**SVHN, **STREET}, labels=1000, r_dim=16, v_dim=16
+    ),
 }
