@@ -11,8 +11,9 @@ from pyro_latents.data.batches import BatchMaker
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.annealed import annealed_evidence, evidence_interval
 from pyro_latents.evaluation.draws import seeded_batches
+from pyro_latents.evaluation.metrics import Metrics
 from pyro_latents.evaluation.paired import standard_error
-from pyro_latents.stories.story import Metrics, Parts
+from pyro_latents.stories.story import Parts
 from pyro_latents.text import did_you_mean
 
 KINDS = ("iwae", "ais", "interval")

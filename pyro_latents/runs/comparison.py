@@ -17,6 +17,7 @@ from pyro_latents.checks.reference_io import read_reference
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.active_units import active_units
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics, averages
 from pyro_latents.evaluation.paired import PairedDifference, paired_difference
 from pyro_latents.evaluation.reference import score_against
 from pyro_latents.files import check_writable, write_json
@@ -25,7 +26,6 @@ from pyro_latents.runs.annealing import Annealing, annealed_metrics
 from pyro_latents.runs.opened import Opened
 from pyro_latents.runs.trained_model import TrainedModel, has_model_of
 from pyro_latents.runs.units import PER_CENT, unit_of
-from pyro_latents.stories.story import Metrics, averages
 from pyro_latents.text import aligned
 
 # What is drawn.

@@ -9,10 +9,10 @@ import torch
 from pyro_latents.errors import UserError, check_counts
 from pyro_latents.evaluation.calibration import band, calibrate, p_values, symmetry_p_values
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import averages, standard_errors
 from pyro_latents.plots import learning_curve, rank_ecdfs, save
 from pyro_latents.runs.annealing import Annealing, annealed_metrics
 from pyro_latents.runs.opened import Opened
-from pyro_latents.stories.story import averages, standard_errors
 
 # What a calibration simulates where it is not told how much.
 CALIBRATED_POINTS = 500

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from matplotlib.figure import Figure
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_latents.checks.splits import HonestSplit, half_images
 from pyro_latents.data.batches import Batches, BatchMaker, Plain
@@ -26,13 +26,8 @@ from pyro_latents.data.sources import SHAPES, named
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.bound import bound_by_point
 from pyro_latents.evaluation.codes import prior_means, reconstructions
-from pyro_latents.evaluation.evidence import (
-    Evidence,
-    ImportanceSampling,
-    log_evidence_of_batches,
-)
-from pyro_latents.evaluation.paired import standard_error
-from pyro_latents.evaluation.verdict import CHAINS, GUIDE, SMOOTHED, verdicts
+from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
+from pyro_latents.evaluation.metrics import Metrics, of_evidence
 from pyro_latents.fields import NotNegative, Positive, check_fields
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.live import Live
@@ -42,13 +37,8 @@ from pyro_latents.stories.transformation import Transformation
 from pyro_latents.stories.vectors import picture_of_vectors
 from pyro_latents.training.plan import Phase, Plan, Schedule, adam, falling, halving, muon
 
-# Numbers by name; a tensor of shape `points` is what each data point has.
-Metrics = dict[str, float | Tensor]
-
 # Images in a row of a figure.
 COLUMNS = 12
-# Metrics that are told with their standard errors.
-OF_LOG_PROBABILITIES = ("elbo", "log_likelihood")
 # Of fields that are no options: they follow from others.
 FOLLOWS = {"option": False}
 
@@ -363,42 +353,3 @@ class Story(ABC):
 def by_muon(learning_rate: float, **numbers: Any) -> dict[str, Any]:
     """Return the numbers of a training by Muon, with a rate that falls to zero, beside others."""
     return {"optimizer": "muon", "schedule": "fall", "learning_rate": learning_rate, **numbers}
-
-
-def of_evidence(found: Evidence, particles: int) -> Metrics:
-    """Return what is reported of the marginal likelihood of data points by so many particles.
-
-    The gap is that of the bound by the same draws. The last three are the shares of the data
-    points whose posterior the guide's draws stand for as they are, when smoothed weights choose
-    among them, and not at all (`evaluation.verdict`).
-    """
-    kinds = verdicts(found.k_hat, found.ess, particles)
-    return {
-        "log_likelihood": found.log_evidence,
-        "log_likelihood_particles": particles,
-        "log_likelihood_points": len(found.log_evidence),
-        "gap": found.log_evidence - found.elbo,
-        "k_hat_above_threshold": 100.0 * found.is_unreliable(particles),
-        "effective_sample_size": found.ess,
-        "posterior_by_guide": 100.0 * (kinds == GUIDE),
-        "posterior_by_smoothing": 100.0 * (kinds == SMOOTHED),
-        "posterior_needs_chains": 100.0 * (kinds == CHAINS),
-    }
-
-
-def standard_errors(metrics: Metrics) -> dict[str, float]:
-    """Return the standard errors of the means of log-probabilities over the data points."""
-    found = {}
-    for name in OF_LOG_PROBABILITIES:
-        values = metrics.get(name)
-        if isinstance(values, Tensor) and len(values) > 1:
-            found[f"{name}_se"] = standard_error(values)
-    return found
-
-
-def averages(metrics: Metrics) -> dict[str, float]:
-    """Return metrics with the means over the data points in the place of their values."""
-    return {
-        name: value.double().mean().item() if isinstance(value, Tensor) else value
-        for name, value in metrics.items()
-    }

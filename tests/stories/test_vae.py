@@ -4,7 +4,6 @@ import torch
 from pyro_latents.distributions.von_mises_fisher import HypersphericalUniform
 from pyro_latents.errors import UserError
 from pyro_latents.models.vae import StandardNormal, UniformSphere, VampPrior
-from pyro_latents.stories.story import standard_errors
 from pyro_latents.stories.vae import RECIPES, ManifoldVAEStory, VAEStory
 
 KINDS = {"vae": StandardNormal, "hyperspherical-vae": UniformSphere, "vamp-vae": VampPrior}
@@ -76,8 +75,3 @@ def test_a_family_that_does_not_fit_the_prior_is_named():
     story = ManifoldVAEStory(data="circles", prior="sphere")
     with pytest.raises(UserError, match="--prior sphere goes with --guide paper alone; got flow"):
         story.build_guide("flow", story.build_model(lambda: None))
-
-
-def test_means_of_log_probabilities_have_standard_errors():
-    metrics = {"elbo": torch.tensor([1.0, 3.0]), "mse": torch.tensor([1.0, 2.0]), "points": 2}
-    assert standard_errors(metrics) == {"elbo_se": pytest.approx(1.0)}

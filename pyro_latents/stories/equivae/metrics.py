@@ -13,12 +13,13 @@ from pyro_latents.data.batches import Plain, mixed_seed
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.evidence import ImportanceSampling, log_evidence_of_batches
+from pyro_latents.evaluation.metrics import Metrics, of_evidence
 from pyro_latents.evaluation.pareto import largest_reliable_k
 from pyro_latents.losses.enumeration import TraceEnum_ELBO
 from pyro_latents.models.equivae import SemiSupervisedEquiVAE
 from pyro_latents.programs import local_parameters
 from pyro_latents.stories.equivae.batches import OfClass
-from pyro_latents.stories.story import Metrics, Parts, of_evidence
+from pyro_latents.stories.story import Parts
 
 
 def unlabelled_metrics(parts: Parts, test: Examples, sampling: ImportanceSampling) -> Metrics:

@@ -17,6 +17,7 @@ from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.distributions.likelihoods import Bernoulli, Normal
 from pyro_latents.evaluation.bound import bound_by_point
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics
 from pyro_latents.fields import NotNegative, Positive, Share
 from pyro_latents.guides.equivae import EquiVAEGuide
 from pyro_latents.guides.families import FAMILIES, Family, MeanField
@@ -36,7 +37,7 @@ from pyro_latents.stories.equivae.networks import (
     InvariantEncoder,
 )
 from pyro_latents.stories.equivae.objective import SupervisedBound
-from pyro_latents.stories.story import Metrics, Parts, Story, by_muon
+from pyro_latents.stories.story import Parts, Story, by_muon
 from pyro_latents.training.plan import Plan
 
 

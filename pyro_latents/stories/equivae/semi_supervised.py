@@ -11,6 +11,7 @@ from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Examples, Splits
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics
 from pyro_latents.fields import NotNegative, Positive, Share
 from pyro_latents.guides.equivae import SemiSupervisedGuide
 from pyro_latents.models.equivae import EquiVAE, SemiSupervisedEquiVAE
@@ -19,7 +20,7 @@ from pyro_latents.stories.equivae.metrics import unlabelled_metrics
 from pyro_latents.stories.equivae.networks import FEATURES, CodeClassifier, LabelClassifier
 from pyro_latents.stories.equivae.objective import SemiSupervisedBound
 from pyro_latents.stories.equivae.recipes import STREET, SVHN, EquiVAEStory
-from pyro_latents.stories.story import Metrics, Parts
+from pyro_latents.stories.story import Parts
 from pyro_latents.training.plan import Phase, Plan, Weight
 
 

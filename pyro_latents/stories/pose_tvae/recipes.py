@@ -22,6 +22,7 @@ from pyro_latents.distributions.pose_priors import (
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.codes import codes
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics
 from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.families import (
     FAMILIES,
@@ -41,7 +42,7 @@ from pyro_latents.nets.mlp import DenseDecoder, DenseEncoder
 from pyro_latents.stories.pose_tvae.figures import figures
 from pyro_latents.stories.pose_tvae.live import moving_pose
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
-from pyro_latents.stories.story import Metrics, Parts, Story, by_muon
+from pyro_latents.stories.story import Parts, Story, by_muon
 from pyro_latents.stories.transformation import Transformation
 from pyro_latents.training.plan import Phase, Plan
 from pyro_latents.warps import Affine5, Affine6, Border, ThinPlateSpline, Warp

@@ -13,6 +13,7 @@ from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Splits
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics
 from pyro_latents.fields import NotNegative, Positive
 from pyro_latents.guides.amortised import Amortised
 from pyro_latents.guides.families import Flow, FullRank, MeanField, PointMass
@@ -29,7 +30,7 @@ from pyro_latents.models.triplet_tvae import (
 from pyro_latents.models.vae import VAE
 from pyro_latents.nets.conv import ConvDecoder, ConvEncoder
 from pyro_latents.stories.moving_code import moving_code
-from pyro_latents.stories.story import Metrics, Parts, Story, by_muon
+from pyro_latents.stories.story import Parts, Story, by_muon
 from pyro_latents.stories.transformation import Transformation
 from pyro_latents.stories.triplet_tvae.batches import (
     AffineRanges,

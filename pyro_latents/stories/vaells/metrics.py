@@ -13,9 +13,10 @@ from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Examples
 from pyro_latents.evaluation.draws import seeded_batches
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics, of_evidence
 from pyro_latents.models.vaells import VAELLS, coefficient_prior
 from pyro_latents.programs import evaluation_mode, local_parameters
-from pyro_latents.stories.story import Metrics, Parts, of_evidence
+from pyro_latents.stories.story import Parts
 from pyro_latents.stories.vaells.likelihood import estimates_of_connor, evidence_of_programs
 from pyro_latents.transport import TransportOperators
 

@@ -15,12 +15,13 @@ from pyro_latents.data.manifolds import circle_anchors, swiss_roll_anchors
 from pyro_latents.distributions.likelihoods import Normal
 from pyro_latents.errors import UserError
 from pyro_latents.evaluation.evidence import ImportanceSampling
+from pyro_latents.evaluation.metrics import Metrics
 from pyro_latents.fields import Positive
 from pyro_latents.guides.vaells import AmortisedTransportGuide, TransportGuide
 from pyro_latents.live import Live
 from pyro_latents.models.vaells import VAELLS
 from pyro_latents.nets.mlp import MLP
-from pyro_latents.stories.story import Metrics, Parts
+from pyro_latents.stories.story import Parts
 from pyro_latents.stories.transformation import Transformation
 from pyro_latents.stories.vaells.figures import figures
 from pyro_latents.stories.vaells.images import (
