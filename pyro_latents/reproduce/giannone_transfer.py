@@ -54,7 +54,7 @@ TABLE1 = {
     ("TVAE", 100): {"mnist": (90.6, 98.1), "fashion-mnist": (81.2, 86.9)},
 }
 # The frame and the weight of coherence that transfer best for the TVAE, by the ablation's columns,
-# which are of validation digits: T carries next to nothing then. All models have that frame.
+# which are of validation digits. All models have that frame.
 FRAME = "shrunken"
 MODELS: dict[str, dict[str, Any]] = {
     "VAE": {},
@@ -77,7 +77,7 @@ NOTE = (
     "middle 28x28 pixels; shrunken: all of them, smaller, with models trained on images as small, "
     "which transferred better on validation digits. "
     "Means over seeds with their standard errors. VAE+ has as many images a step as a TVAE, whose "
-    "weight of coherence, 5, is so low that T carries next to nothing; figures 3 and 4 have 200."
+    "weight of coherence, 5, asks little of T (giannone-ablation); figures 3 and 4 have 200."
 )
 LABELS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DRAWS = 20  # of the labelled images, as in figure 2
@@ -153,7 +153,7 @@ def figure2(context: Context) -> Result:
             "The paper has a figure without numbers here. Means are over trainings and draws of "
             "labels; their standard errors are over trainings, sd is that of the draws. Pixels "
             "and 100 principal components need no network. The TVAE has the weight of table 1, "
-            "5, with which T carries next to nothing."
+            "5, which asks little of T (giannone-ablation)."
         ],
     )
 

@@ -30,6 +30,7 @@ from pyro_latents.reproduce import (
     vive,
     vive_ablation,
     vive_figures,
+    vive_rotated,
 )
 from pyro_latents.reproduce.experiment import Budget, Context, Experiment, Result, hardware
 from pyro_latents.text import did_you_mean
@@ -51,6 +52,7 @@ PAPERS = (
     vive,
     vive_ablation,
     vive_figures,
+    vive_rotated,
 )
 
 

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from pyro_latents.data.affine import rotate
-from pyro_latents.stories.pose_tvae.metrics import circular_correlation, equivariance
+from pyro_latents.stories.pose_tvae.metrics import (
+    circular_correlation,
+    cluster_accuracy,
+    equivariance,
+)
 
 TURNS = torch.arange(36) * (2 * math.pi / 36)
 
@@ -74,3 +78,16 @@ def test_references_in_common_within_a_class_are_seen_by_class():
     first, second = found.by_class
     assert first > 0.999
     assert second < 0.7
+
+
+def test_clusters_are_named_so_that_most_points_are_right():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(40)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    codes = centres[labels] + torch.randn(120, 2, generator=generator)
+    assert cluster_accuracy(codes, labels) == 100
+    assert cluster_accuracy(codes, 7 - 3 * labels) == 100  # classes by any other numbers
+    # Two of the three classes lie at one place: half of their points are in the other's cluster.
+    noise = torch.randn(120, 2, generator=generator)
+    mixed = cluster_accuracy(centres[labels.clamp(max=1)] + noise, labels)
+    assert 60 < mixed < 85
