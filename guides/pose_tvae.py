@@ -38,22 +38,27 @@ class Scaled(Family):
     Args:
         family: The family.
         scale: What its values are multiplied by.
+        start: What is added to them then, of shape `event_dim`; None for zero.
     """
 
-    def __init__(self, family: Family, scale: float) -> None:
+    start: Tensor
+
+    def __init__(self, family: Family, scale: float, start: Tensor | None = None) -> None:
         super().__init__(family.in_dim, family.event_dim)
         self.family = family
         self.scale = scale
+        start = torch.zeros(family.event_dim) if start is None else start.clone()
+        self.register_buffer("start", start, persistent=False)
 
     def forward(self, features: Tensor) -> TorchDistributionMixin:
         """Return the family's distribution, scaled, of event shape `(event_dim,)`."""
         # The cache hands a flow back the very draw whose density it has kept.
-        scaling = AffineTransform(0.0, self.scale, event_dim=1, cache_size=1)
+        scaling = AffineTransform(self.start, self.scale, event_dim=1, cache_size=1)
         return TransformedDistribution(self.family(features), [scaling])
 
 
 def pose_family(
-    factory: FamilyFactory, in_dim: int, prior: PosePrior, *, at_identity: bool = True
+    factory: FamilyFactory, in_dim: int, prior: PosePrior, *, start: Tensor | None = None
 ) -> Family:
     """Build the family of `u`, at the identity and with the prior's ``initial_scale``.
 
@@ -61,13 +66,16 @@ def pose_family(
         factory: The family's class.
         in_dim: Size of the features.
         prior: The prior of `u`.
-        at_identity: Whether to start there; else where the family's own parameters start.
+        start: Where to start in the place of the identity, of shape `u_dim`; the family's own
+            parameters are left as they are drawn, about it.
     """
     family = factory(in_dim, prior.u_dim)
-    if not at_identity:
-        return family
     if not isinstance(family, MeanField | PointMass):
-        return Scaled(family, prior.initial_scale)
+        return Scaled(family, prior.initial_scale, start)
+    if start is not None:
+        with torch.no_grad():
+            family.head.bias[: prior.u_dim] += start
+        return family
     nn.init.zeros_(family.head.weight)
     nn.init.zeros_(family.head.bias)
     if isinstance(family, MeanField):

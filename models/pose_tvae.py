@@ -14,8 +14,9 @@ thesis                    here
 :math:`\nu^u, \tau^u`     the loc and the scale of ``prior``
 ========================= ===================================
 
-Differs from the thesis: the pose is counted from the identity, which all its priors and guides
-start at (the thesis recommends such a start against poor local minima, section VI).
+Differs from the thesis: the pose is counted from the identity, where its priors start, and its
+guides if they are not told otherwise (the thesis recommends such a start against poor local
+minima, section VI).
 
 References:
     Variational generation of images by deep spatial architectures (Vivé)

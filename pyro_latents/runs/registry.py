@@ -65,7 +65,10 @@ def stored_story(config: Mapping[str, Any], path: Path) -> Story:
     A `UserError` names a number that this version does not know.
     """
     story = story_of(config["recipe"], as_published=True)
-    known, given = {field.name for field in fields(story)}, config["settings"]
+    known, gone = {field.name for field in fields(story)}, story.former.items()
+    given = {
+        name: value for name, value in config["settings"].items() if (name, value) not in gone
+    }
     for name in given:
         if name not in known:
             raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -35,7 +35,16 @@ from pyro_latents.losses import TraceAnalytic_ELBO
 from pyro_latents.plots import image_rows
 from pyro_latents.stories.transformation import Transformation
 from pyro_latents.stories.vectors import picture_of_vectors
-from pyro_latents.training.plan import Phase, Plan, Schedule, adam, falling, halving, muon
+from pyro_latents.training.plan import (
+    Phase,
+    Plan,
+    Schedule,
+    adadelta,
+    adam,
+    falling,
+    halving,
+    muon,
+)
 
 # Images in a row of a figure.
 COLUMNS = 12
@@ -171,8 +180,8 @@ class Story(ABC):
         epochs: Passes over the training data.
         batch_size: Data points in a gradient step, over all devices together.
         optimizer: Adam for all parameters, or Muon for the matrices of layers where they are small
-            (`pyro_latents.training.muon`), and Adam for the rest.
-        learning_rate: Step size of Adam.
+            (`pyro_latents.training.muon`), and Adam for the rest; or Adadelta.
+        learning_rate: Step size of Adam; of Adadelta, for which it is usually 1.
         matrix_learning_rate: Step size of Muon.
         schedule: Whether learning rates ``halve`` every so many epochs, or ``fall`` to zero at the
             end of the training after a tenth of it in which they rise.
@@ -187,13 +196,15 @@ class Story(ABC):
     name: ClassVar[str]
     paper: ClassVar[str]
     guides: ClassVar[tuple[str, ...]]
+    # Numbers of earlier versions that are gone, as runs have them to which they meant nothing.
+    former: ClassVar[Mapping[str, Any]] = {}
     # Lightning's names of the number formats that training takes; None for all.
     precisions: ClassVar[tuple[str, ...] | None] = None
 
     data: str
     epochs: Positive[int] = 20
     batch_size: Positive[int] = 100
-    optimizer: Literal["adam", "muon"] = "adam"
+    optimizer: Literal["adam", "muon", "adadelta"] = "adam"
     learning_rate: Positive[float] = 1e-3
     matrix_learning_rate: Positive[float] = 0.02
     schedule: Literal["halve", "fall"] = "halve"
@@ -246,9 +257,10 @@ class Story(ABC):
     def build_plan(self, parts: Parts) -> Plan:
         """Return the plan of the training: here every step is of all parameters."""
         programs, rate = (parts.model, parts.guide), self.learning_rate
-        if self.optimizer == "adam":
+        if self.optimizer != "muon":
+            kind = adam if self.optimizer == "adam" else adadelta
             return Plan(
-                partial(adam, *programs, learning_rate=rate), schedule=self.build_schedule()
+                partial(kind, *programs, learning_rate=rate), schedule=self.build_schedule()
             )
         rates = {"learning_rate": rate, "matrix_learning_rate": self.matrix_learning_rate}
         return Plan(

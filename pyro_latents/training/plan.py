@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adadelta, Adam, Optimizer
 
 from pyro_latents.programs import modules_of
 from pyro_latents.training.muon import Muon, matrices
@@ -138,6 +138,11 @@ def muon(
         "matrices": Muon(weights, lr=matrix_learning_rate),
         "others": _adam(others, learning_rate),
     }
+
+
+def adadelta(*programs: Any, learning_rate: float) -> dict[str, Optimizer]:
+    """Return Adadelta of every such parameter, with the decay of Zeiler (2012), not torch's."""
+    return {"all": Adadelta(_learned(programs), lr=learning_rate, rho=0.95, eps=1e-6)}
 
 
 def _adam(parameters: list[nn.Parameter], learning_rate: float) -> Adam:

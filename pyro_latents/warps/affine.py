@@ -60,6 +60,11 @@ class Affine6(AffineWarp):
     def __init__(self, image_size: tuple[int, int], *, border: Border = "zeros") -> None:
         super().__init__(image_size, num_parameters=6, border=border)
 
+    @property
+    def collapsed(self) -> Tensor:
+        """A matrix of zeros."""
+        return -self._unit.flatten()
+
     def matrix(self, parameters: Tensor) -> Tensor:
         """Return the 2x3 matrices, of shape `*leading 2 3`."""
         offsets = parameters.clamp(-PARAMETER_LIMIT, PARAMETER_LIMIT)

@@ -51,6 +51,11 @@ class ThinPlateSpline(Warp):
         fit = torch.linalg.pinv(system[:n, n:])  # least squares: rows of 1, x, y
         self.register_buffer("_affine_fit", fit[[1, 2, 0]].to(dtype), persistent=False)
 
+    @property
+    def collapsed(self) -> Tensor:
+        """All control points at the middle."""
+        return -self.control.flatten()
+
     def coefficients(self, parameters: Tensor) -> Tensor:
         """Return the displacements of the control points, of shape `*leading s^2 2`."""
         return parameters.clamp(-PARAMETER_LIMIT, PARAMETER_LIMIT).unflatten(-1, (-1, 2))

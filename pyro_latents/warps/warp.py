@@ -86,6 +86,11 @@ class Warp(nn.Module):
         self.register_buffer("_unit", torch.eye(2, 3), persistent=False)
         self.register_buffer("identity", torch.zeros(num_parameters), persistent=False)
 
+    @property
+    def collapsed(self) -> Tensor:
+        """Parameters with which every pixel reads the middle of the image."""
+        raise NotImplementedError(f"no parameters of {type(self).__name__} do that.")
+
     def forward(self, image: Tensor, parameters: Tensor) -> Tensor:
         """Warp images `*leading channels height width` by parameters `*leading num_parameters`.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pyro_latents.reproduce import vive, vive_ablation, vive_figures
+from pyro_latents.reproduce import vive, vive_ablation, vive_figures, vive_rotated
 from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
 from pyro_latents.reproduce.vive import BUDGETS, KINDS, job_of
@@ -23,7 +23,8 @@ def asked(tmp_path) -> dict:
 
 
 def test_every_table_and_figure_of_the_thesis_has_a_name():
-    expected = ["vive-table1", "vive-table1-ablation", "vive-bound-gap", "vive-rotated", *FIGURES]
+    tables = ("table1", "table1-ablation", "bound-gap", "rotated", "rotated-classes")
+    expected = [*(f"vive-{name}" for name in tables), *FIGURES]
     assert set(expected) <= set(experiments())
 
 
@@ -54,15 +55,16 @@ def test_the_ablation_changes_one_thing_at_a_time(asked, monkeypatch):
     assert result.rows[0][1:3] == [87.99, 88.39]
     assert result.rows[1][1:] == [90.0, 90.0, 0.0]
     assert result.rows[2][1:] == [80.0, 80.0, -10.0]
-    assert all(row[1:] == [None, 90.0, 0.0] for row in result.rows[3:])
-    # Two models as they are, and the one with a pose under each of three changes.
-    assert len(scored) == 2 * 5
+    assert all(row[1:] == [None, 90.0, 0.0] for row in result.rows[3:-1])
+    assert result.rows[-1][1:] == [90.0, 90.0, 0.0]
+    # Two models as they are and by the thesis' optimiser, and the one with a pose changed twice.
+    assert len(scored) == 2 * (2 + 2 + 2)
     stories = [Run(path).story for path in asked["out"].glob("affine*")]
-    assert {(each.border, each.start, each.adadelta) for each in stories} == {
-        ("replicate", "identity", False),
-        ("zeros", "identity", False),
-        ("replicate", "random", False),
-        ("replicate", "identity", True),
+    assert {(each.border, each.start, each.optimizer) for each in stories} == {
+        ("replicate", "identity", "adam"),
+        ("zeros", "identity", "adam"),
+        ("replicate", "collapsed", "adam"),
+        ("replicate", "identity", "adadelta"),
     }
 
 
@@ -95,26 +97,41 @@ def test_the_bound_is_below_the_evidence(asked, monkeypatch):
 
 
 def test_rotated_digits_are_measured_with_and_without_a_pose(asked):
-    vae, *posed = reproduce("vive-rotated", **asked).rows
-    assert vae[1:9] == [None] * 8
-    assert len(posed) == 5
+    twice = replace(TINY, own={**OWN, "seeds": 2})
+    result = reproduce("vive-rotated", **{**asked, "budget": twice})
+    axis, vae, *posed = result.rows
+    assert axis[0] == "axis of the ink"
+    assert axis[1] > 0.9
+    assert axis[2::2] == [None] * 5  # nothing is trained
+    assert vae[1:7] == [None] * 6
+    assert len(posed) == 4
+    for row in (vae, *posed):
+        assert all(math.isfinite(cell) for cell in row[7:])
     for row in posed:
-        angles, (input_mse, reference_mse, ratio, seeds) = row[1:9], row[9:]
-        assert all(math.isfinite(cell) for cell in angles[::2])
-        assert angles[1::2] == [None] * 4  # of a single training
-        assert angles[4] <= angles[2]
-        assert ratio == pytest.approx(reference_mse / input_mse, rel=1e-6)
-        assert seeds == 1
+        assert all(-1 <= cell <= 1 for cell in row[1:7:2])
+        assert all(error >= 0 for error in row[2:7:2])
+    assert result.settings["data"] == "rotated-digits"
+    assert result.settings["seeds"] == 2
+
+
+def test_a_mean_over_seeds_is_of_one_model(tmp_path):
+    def told(job):
+        return [float(job.seed), 10.0 * (job.label == "VAE (20)")]
+
+    twice = replace(TINY, own={**OWN, "seeds": 2})
+    context = Context(twice, tmp_path, "rotated-digits", processes=1)
+    found = vive_rotated._over_seeds(context, told)
+    assert found["VAE (20)"] == [(0.0, 1.0), (10.0, 10.0)]
+    assert found["Affine-DTVAE (20)"] == [(0.0, 1.0), (0.0, 0.0)]
 
 
 def test_classes_of_rotated_digits_are_told_by_codes_and_by_pixels(asked):
-    result = reproduce("vive-rotated-classes", **asked)
-    pixels, upright, *models = result.rows
-    assert [pixels[0], upright[0]] == ["pixels", "pixels, upright"]
-    # Of upright digits a line tells the classes nearly always, of turned ones less often.
-    assert upright[1] > pixels[1] > 10
+    pixels, aligned, upright, *models = reproduce("vive-rotated-classes", **asked).rows
+    assert [pixels[0], upright[0]] == ["pixels", "pixels before they were turned"]
+    # Of digits as they were a line tells the classes nearly always, of turned ones less often.
+    assert upright[1] > aligned[1] > pixels[1] > 10
     assert pixels[2] is None
-    assert len(models) == 6
+    assert len(models) == 5
     assert all(0 <= row[column] <= 100 for row in models for column in (1, 3, 5))
 
 

@@ -3,6 +3,8 @@ import torch
 
 from pyro_latents import zoo
 from pyro_latents.errors import UserError
+from pyro_latents.evaluation.codes import codes
+from pyro_latents.runs.registry import stored_story
 from pyro_latents.stories.pose_tvae.recipes import (
     LOCALISER_DIM,
     RECIPES,
@@ -28,23 +30,49 @@ def test_the_defaults_are_the_thesis():
     assert {story.build_warp().border for story in RECIPES.values()} == {"replicate"}
 
 
-def test_the_border_and_the_start_are_options():
-    story = PoseTVAEStory(data="digits", border="zeros", start="random")
-    assert story.build_warp().border == "zeros"
+def test_the_border_is_an_option():
+    assert PoseTVAEStory(data="digits", border="zeros").build_warp().border == "zeros"
+
+
+@pytest.mark.parametrize("warp", ["affine6", "tps"])
+@pytest.mark.parametrize("guide", ["paper", "full-rank"])
+def test_a_collapsed_pose_reads_the_middle_of_the_image_at_every_pixel(warp, guide):
+    story = PoseTVAEStory(data="digits", warp=warp, start="collapsed", pose_prior="fitted")
     model = story.build_model(lambda: None)
-    u = story.build_guide("paper", model).posterior(torch.rand(3, 1, 28, 28))["u"].mean
-    assert u.abs().min() > 0
+    x = torch.rand(3, 1, 28, 28)
+    u = codes(story.build_guide(guide, model), x, site="u")
+    # About it: the network begins where it is drawn, and not at one pose for all images.
+    assert not torch.equal(u[0], u[1])
+    assert (u - model.warp.collapsed).abs().max() < 0.5
+    ramp = torch.linspace(-1, 1, 28).expand(1, 1, 28, 28)
+    read = model.warp(ramp, model.warp.collapsed)
+    torch.testing.assert_close(read, torch.zeros_like(read), atol=1e-5, rtol=0)
+
+
+def test_a_start_at_the_identity_is_one_pose_for_all_images():
+    model = PoseTVAEStory(data="digits").build_model(lambda: None)
+    guide = PoseTVAEStory(data="digits").build_guide("paper", model)
+    torch.testing.assert_close(codes(guide, torch.rand(3, 1, 28, 28), site="u"), torch.zeros(3, 6))
 
 
 def test_the_optimiser_of_the_thesis_trains(tmp_path):
-    recipe = zoo.recipe("pose-tvae-digits", adadelta=True, hidden_dim=16, limit_train=100)
+    own = {"optimizer": "adadelta", "learning_rate": 1.0, "hidden_dim": 16}
+    recipe = zoo.recipe("pose-tvae-digits", limit_train=100, **own)
     (optimizer,) = recipe.plan.build_optimizers().values()
     assert isinstance(optimizer, torch.optim.Adadelta)
-    assert optimizer.defaults["rho"] == 0.95
+    assert (optimizer.defaults["lr"], optimizer.defaults["rho"]) == (1.0, 0.95)
     before = [p.clone() for p in recipe.model.parameters()]
     recipe.train(tmp_path / "run", steps=2, progress=False)
     for old, new in zip(before, recipe.model.parameters(), strict=True):
         assert not torch.equal(old, new)
+
+
+def test_runs_of_the_version_that_had_another_option_for_it_are_opened(tmp_path):
+    stored = {"recipe": "pose-tvae-digits", "settings": {"z_dim": 7, "adadelta": False}}
+    assert stored_story(stored, tmp_path).z_dim == 7
+    stored["settings"]["adadelta"] = True
+    with pytest.raises(UserError, match="a setting adadelta that this version does not know"):
+        stored_story(stored, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +98,7 @@ ERRORS = {
     "spline": (dict(pose_prior="affine5", warp="tps"), "add --warp affine5"),
     "turns": (dict(num_turns=8), "add --num-turns 1, or --warp affine5 --pose-prior none"),
     "no turn": (dict(num_turns=0), "--num-turns must be positive; got 0"),
+    "start": (dict(start="collapsed", warp="affine5"), "add --warp affine6 or --warp tps"),
     "code": (dict(z_dim=0), "--z-dim must be positive; got 0"),
 }
 

@@ -8,6 +8,7 @@ from pyro_latents.stories.pose_tvae.metrics import (
     circular_correlation,
     cluster_accuracy,
     equivariance,
+    ink_angle,
 )
 
 TURNS = torch.arange(36) * (2 * math.pi / 36)
@@ -41,7 +42,7 @@ def test_correlation_equals_the_definition_by_sines():
 def bars(batch: int = 3) -> torch.Tensor:
     """A dot off the centre: its direction is the angle by which the image was turned."""
     image = torch.zeros(batch, 1, 29, 29)
-    image[:, :, 13:16, 22:25] = 1
+    image[:, :, 13:16, 22:25] = torch.linspace(1, 0.5, batch)[:, None, None, None]
     return image
 
 
@@ -52,21 +53,21 @@ def direction(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_pose_that_follows_and_a_reference_that_stays():
-    found = equivariance(bars(), direction, lambda x: rotate(x, -direction(x)))
+    found = equivariance(bars(), lambda x: (direction(x), rotate(x, -direction(x))))
     assert found.within > 0.999
     assert found.pooled > 0.999
     assert found.reference_change < 0.2 * found.input_change
 
 
 def test_a_pose_that_stays_and_a_reference_that_follows():
-    found = equivariance(bars(), lambda x: torch.zeros(len(x)), lambda x: x)
+    found = equivariance(bars(), lambda x: (torch.zeros(len(x)), x))
     assert found.within == pytest.approx(0, abs=1e-5)
     assert found.reference_change == found.input_change
 
 
 def test_references_that_differ_between_images_lower_the_pooled_figure_only():
     offset = torch.tensor([0.0, 2.0, 4.0])
-    found = equivariance(bars(), lambda x: direction(x) + offset, lambda x: x)
+    found = equivariance(bars(), lambda x: (direction(x) + offset, x))
     assert found.within > 0.999
     assert found.pooled < 0.3
     assert found.by_class == ()
@@ -74,10 +75,29 @@ def test_references_that_differ_between_images_lower_the_pooled_figure_only():
 
 def test_references_in_common_within_a_class_are_seen_by_class():
     offset, y = torch.tensor([0.0, 2.0, 0.0, 4.0]), torch.tensor([1, 7, 1, 7])
-    found = equivariance(bars(4), lambda x: direction(x) + offset, lambda x: x, y)
+    found = equivariance(bars(4), lambda x: (direction(x) + offset, x), y)
     first, second = found.by_class
     assert first > 0.999
     assert second < 0.7
+
+
+def test_changes_are_shares_of_the_difference_between_two_images():
+    torch.manual_seed(0)
+    images = torch.rand(1000, 1, 9, 9)
+    # The reference of a turned image is another image's altogether, that of no turn as well.
+    found = equivariance(images, lambda x: (torch.zeros(len(x)), torch.rand_like(x)))
+    assert found.reference_change == pytest.approx(36 / 35, abs=0.01)
+
+
+def test_the_axis_of_the_ink_turns_with_the_image_and_points_to_its_longer_end():
+    image = torch.zeros(1, 1, 29, 29)
+    image[..., 14, 8:27] = 1.0
+    image[..., 11:18, 8:11] = 1.0  # a hammer: its head is heavy, its handle reaches further
+    angles = torch.tensor([0.0, 1.0, 2.5, 4.0, 5.5])
+    turned = rotate(image.expand(5, 1, 29, 29), angles)
+    found = torch.remainder(ink_angle(turned) - angles + math.pi, 2 * math.pi) - math.pi
+    torch.testing.assert_close(found, torch.zeros(5), atol=0.03, rtol=0)
+    assert ink_angle(torch.zeros(1, 1, 5, 5)).isfinite()
 
 
 def test_clusters_are_named_so_that_most_points_are_right():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_latents.data.affine import rotate
+from pyro_latents.data.affine import centred_grid, rotate
 
 # Evenly spaced turns, the first of them zero.
 ANGLES = 36
@@ -28,9 +28,10 @@ class Equivariance:
         within: The circular correlation of the angle an image was turned by with the angle of its
             inferred pose, the mean over the images.
         pooled: The same over all images and angles together: it also asks that the reference pose
-            is upright for every image.
+            of every image is turned equally far from the image as it was.
         by_class: The same over all images of a class, by class; empty without labels.
-        input_change: The mean squared change of a pixel of the turned image from the upright one.
+        input_change: The mean squared change of a pixel of the turned image from the image as it
+            was, over what it changes from one image to another.
         reference_change: The same of the reference image that was inferred.
     """
 
@@ -43,29 +44,28 @@ class Equivariance:
 
 def equivariance(
     images: Tensor,
-    pose_angle: Callable[[Tensor], Tensor],
-    reference: Callable[[Tensor], Tensor],
+    inferred: Callable[[Tensor], tuple[Tensor, Tensor]],
     y: Tensor | None = None,
 ) -> Equivariance:
     """Turn images all the way round and see what follows.
 
     Args:
-        images: Upright images, of shape `batch channels height width`.
-        pose_angle: Maps images to the angle of their inferred pose in radians, `batch`, counted
-            in either direction.
-        reference: Maps images to what should not change, `batch channels height width`.
+        images: Images as they are, of shape `batch channels height width`.
+        inferred: Maps images to the angle of their inferred pose in radians, `batch`, counted in
+            either direction, and to what should not change, `batch channels height width`.
         y: The classes of the images, integers of shape `batch`, if they are known.
     """
     turns = torch.arange(ANGLES, device=images.device) * (2 * torch.pi / ANGLES)
-    inferred, input_change, reference_change = [], 0.0, 0.0
+    found, input_change, reference_change = [], 0.0, 0.0
     with torch.no_grad():
-        upright = reference(images)
+        _, as_it_was = inferred(images)
         for turn in turns:
             turned = rotate(images, turn.expand(len(images)))
-            inferred.append(pose_angle(turned))
+            angle, reference = inferred(turned)
+            found.append(angle)
             input_change += (turned - images).square().mean().item()
-            reference_change += (reference(turned) - upright).square().mean().item()
-    angles = torch.stack(inferred)
+            reference_change += (reference - as_it_was).square().mean().item()
+    angles = torch.stack(found)
     turned_by = turns[:, None].expand_as(angles)
     within = circular_correlation(turned_by, angles).mean().item()
     pooled = circular_correlation(turned_by.flatten(), angles.flatten()).item()
@@ -76,8 +76,35 @@ def equivariance(
     )
     # The first angle moves nothing.
     moved = ANGLES - 1
-    changes = input_change / moved, reference_change / moved
+    changes = (
+        input_change / moved / _between(images),
+        reference_change / moved / _between(as_it_was),
+    )
     return Equivariance(within, pooled, by_class, *changes)
+
+
+def _between(images: Tensor) -> float:
+    """The mean squared difference of a pixel of two images of a batch."""
+    return 2 * images.var(0).mean().item()
+
+
+def ink_angle(images: Tensor) -> Tensor:
+    """Return the direction of the ink's long axis in radians, of shape `batch`.
+
+    The axis is that of the largest second moment, towards where the ink reaches further. It turns
+    along with an image, and nothing is learned: the least that an inferred pose should do.
+
+    Args:
+        images: Of shape `batch channels height width`, not negative.
+    """
+    points = centred_grid(images.shape[-2], images.shape[-1], like=images)
+    ink = images.mean(-3).flatten(-2)
+    ink = ink / ink.sum(-1, keepdim=True).clamp_min(torch.finfo(ink.dtype).tiny)
+    x, y = (points - (ink @ points)[:, None]).unbind(-1)
+    across, up, both = ((ink * product).sum(-1) for product in (x * x, y * y, x * y))
+    angle = torch.atan2(2 * both, across - up) / 2
+    along = x * angle.cos()[:, None] + y * angle.sin()[:, None]
+    return angle + torch.pi * ((ink * along**3).sum(-1) < 0)
 
 
 def circular_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 """Recipes of the pose-u T-VAE and DTVAE."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.optim import Adadelta, Optimizer
 
 from pyro_latents.data.batches import BatchMaker
 from pyro_latents.data.examples import Splits
@@ -44,7 +43,6 @@ from pyro_latents.stories.pose_tvae.live import moving_pose
 from pyro_latents.stories.pose_tvae.metrics import svm_scores
 from pyro_latents.stories.story import Parts, Story, by_muon
 from pyro_latents.stories.transformation import Transformation
-from pyro_latents.training.plan import Phase, Plan
 from pyro_latents.warps import Affine5, Affine6, Border, ThinPlateSpline, Warp
 
 PRIORS: dict[str, Callable[[int], PosePrior]] = {
@@ -54,8 +52,6 @@ PRIORS: dict[str, Callable[[int], PosePrior]] = {
 }
 # Units of the single hidden layer that the DTVAE regresses the pose with: the thesis'.
 LOCALISER_DIM = 128
-# The defaults of Lasagne, which the thesis takes; torch's has another decay.
-ADADELTA: dict[str, Any] = {"lr": 1.0, "rho": 0.95, "eps": 1e-6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +69,8 @@ class PoseTVAEStory(Story):
         pose_rank: Latent numbers of the full prior, from 1 to the warp's parameters; 0 for the
             other priors.
         hidden_dim: Units in each of the two hidden layers of encoder and decoder.
-        start: Where the guide's pose starts: at the ``identity``, or anywhere (``random``).
-        adadelta: Whether the thesis' optimiser takes the place of the recipe's.
+        start: Where the guide's pose starts: at the ``identity``, or where all pixels read near
+            the middle (``collapsed``), as from layers that know of no identity.
         num_turns: Turns that each image's pose is chosen from (`TurnSearch`); 1 for no search, as
             in the thesis. It needs an angle without a prior.
     """
@@ -82,6 +78,7 @@ class PoseTVAEStory(Story):
     name = "pose-tvae"
     paper = "Vivé, thesis"
     guides = ("paper", "point-mass", *FAMILIES, "refined")
+    former = {"adadelta": False}
 
     epochs: Positive[int] = 50
     batch_size: Positive[int] = 200
@@ -92,8 +89,7 @@ class PoseTVAEStory(Story):
     pose_prior: Literal["none", "identity", "fitted", "affine5", "full"] = "none"
     pose_rank: int = 0
     hidden_dim: Positive[int] = 256
-    start: Literal["identity", "random"] = "identity"
-    adadelta: bool = False
+    start: Literal["identity", "collapsed"] = "identity"
     num_turns: Positive[int] = 1
 
     def __post_init__(self) -> None:
@@ -103,6 +99,12 @@ class PoseTVAEStory(Story):
             raise UserError(
                 "--num-turns searches over the angle of a pose without a prior: "
                 "add --num-turns 1, or --warp affine5 --pose-prior none."
+            )
+        linked = self.warp == "affine5" or self.pose_prior in ("affine5", "full")
+        if self.start == "collapsed" and linked:
+            raise UserError(
+                "--start collapsed is for a pose that is a matrix or control points: add --warp "
+                "affine6 or --warp tps, and --pose-prior none, identity or fitted."
             )
         if self.pose_prior == "affine5" and self.warp == "tps":
             raise UserError("--pose-prior affine5 is for affine warps: add --warp affine5.")
@@ -169,21 +171,8 @@ class PoseTVAEStory(Story):
         self, factory: FamilyFactory, encoder: DenseEncoder, model: PoseTVAE
     ) -> Family:
         """Return the family of the pose on an encoder's features, where it is to start."""
-        at_identity = self.start == "identity"
-        return pose_family(factory, encoder.features_dim, model.prior, at_identity=at_identity)
-
-    def build_plan(self, parts: Parts) -> Plan:
-        """Return the plan of every story, with the thesis' optimiser if that is asked for."""
-        plan = super().build_plan(parts)
-        if not self.adadelta:
-            return plan
-        programs = nn.ModuleList([parts.model, parts.guide])
-
-        def build() -> dict[str, Optimizer]:
-            learned = [p for p in programs.parameters() if p.requires_grad]
-            return {"all": Adadelta(learned, **ADADELTA)}
-
-        return replace(plan, build_optimizers=build, phases={"all": Phase(("all",))})
+        start = None if self.start == "identity" else model.warp.collapsed
+        return pose_family(factory, encoder.features_dim, model.prior, start=start)
 
     def build_transformation(self, parts: Parts) -> Transformation:
         """Return the pose; the identity is the reference pose, whatever an image's own is."""
