@@ -34,8 +34,8 @@ class Budget:
     """How much of a paper's work is done.
 
     Args:
-        name: ``quick`` (minutes on two cores), ``hours`` (all the data, a shorter schedule and
-            one run where the paper has several), or ``paper``, the paper's own.
+        name: ``quick`` (minutes on two cores), ``hours`` (all the data, a shorter schedule), or
+            ``paper``, the paper's own.
         images: Training images, None for all.
         steps: Gradient steps of a training, None for the epochs of its story.
         numbers: Hyper-parameters of every training.
