@@ -42,15 +42,14 @@ MODELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("VAE", "", {}),
     ("Affine-DTVAE", "", {}),
     ("Affine-DTVAE", ", five", {"warp": "affine5"}),
-    ("Affine-DTVAE", ", turns", {"warp": "affine5", "num_turns": 8}),
     ("Affine-DTVAE", ", polar", {"warp": "affine5", "localiser": "polar"}),
 )
 AXIS = "axis of the ink"
 NOTES = (
     "The pose is all six numbers of the matrix, as in the thesis, or `five`, the angle among "
-    "them. `turns` chooses from eight turns for each image, by the decoder; `polar` reads the "
-    "angle off circular convolutions and searches nothing. `axis of the ink` is the long axis of "
-    "an image, towards where it reaches further: nothing is learned.",
+    "them. `polar` reads the angle off circular convolutions: neither searches over turns. `axis "
+    "of the ink` is the long axis of an image, towards where it reaches further: nothing is "
+    "learned.",
     "The thesis has 1,500 images; these are all, turned by 0 to 350 degrees, the same for every "
     "training. Means over seeds with standard errors, which are of the trainings alone.",
 )
