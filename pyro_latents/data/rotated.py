@@ -23,9 +23,23 @@ def rotated_splits(splits: Splits, *, seed: int = 0) -> Splits:
     The counter-clockwise angle, in radians, is ``extras["angle"]``; the image as it was is
     ``extras["upright"]``. Each split has its own draws, the same on every device.
     """
+    return drawn_anew(splits, _rotated, seed)
+
+
+def drawn_anew(
+    splits: Splits, make: Callable[[Examples, torch.Generator], Examples], seed: int
+) -> Splits:
+    """Make other data of each split, with draws of its own.
+
+    Args:
+        splits: The data that there are.
+        make: Makes those of a split; its generator is on the CPU, so that the draws are the same
+            whatever the device.
+        seed: What the draws hang on, beside the split.
+    """
     parts = (splits.train, splits.validation, splits.test)
     train, validation, test = (
-        _rotated(part, torch.Generator().manual_seed(mixed_seed(seed, i)))
+        make(part, torch.Generator().manual_seed(mixed_seed(seed, i)))
         for i, part in enumerate(parts)
     )
     return replace(splits, train=train, validation=validation, test=test)

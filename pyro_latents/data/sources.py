@@ -26,7 +26,6 @@ from pyro_latents.data.own import (
 )
 from pyro_latents.data.points import as_tensor, point_shape
 from pyro_latents.data.rotated import rotated_splits
-from pyro_latents.data.street import street_splits
 from pyro_latents.errors import UserError
 from pyro_latents.text import did_you_mean
 
@@ -74,7 +73,7 @@ SOURCES = {
     "street-mnist": Source(
         street.SHAPE,
         10_000,
-        lambda r: street_splits(_mnist(r).to(r.device), seed=r.seed),
+        lambda r: street.street_splits(_mnist(r).to(r.device), seed=r.seed),
     ),
     "svhn": Source(svhn.SHAPE, 3_257, lambda r: svhn.svhn(r.data_dir, r.validation)),
     "swiss-roll": Source(

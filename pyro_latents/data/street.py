@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_latents.data.affine import affine_matrix, move
-from pyro_latents.data.batches import mixed_seed
 from pyro_latents.data.examples import Examples, Splits
-from pyro_latents.data.rotated import in_chunks
+from pyro_latents.data.rotated import drawn_anew, in_chunks
 
 SHAPE = (3, 32, 32)
 MAX_ANGLE, MAX_SHEAR = 0.17, 0.2
@@ -44,19 +43,13 @@ def street_splits(mnist: Splits, *, seed: int = 0) -> Splits:
     The neighbours of a digit are of its own split. Each split has its own draws, the same on every
     device.
     """
-    parts = (mnist.train, mnist.validation, mnist.test)
-    train, validation, test = (
-        _placed(part, torch.Generator().manual_seed(mixed_seed(seed, i)))
-        for i, part in enumerate(parts)
-    )
-    return replace(mnist, train=train, validation=validation, test=test)
+    return drawn_anew(mnist, _placed, seed)
 
 
 def _placed(examples: Examples, generator: torch.Generator) -> Examples:
     digits, number = examples.x, len(examples)
 
     def make(x: Tensor) -> Tensor:
-        # By a generator of the CPU, so that the draws are the same whatever the device.
         rows = torch.randint(number, (len(x), 2), generator=generator)
         drawn = (
             torch.rand(len(x), DRAWS, generator=generator),

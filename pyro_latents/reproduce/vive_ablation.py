@@ -7,9 +7,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pyro_latents.data.affine import centred_grid
+from pyro_latents.checks.statistics import IMAGE_STATISTICS
 from pyro_latents.evaluation.codes import codes
 from pyro_latents.guides.refined import unrefined
 from pyro_latents.reproduce.experiment import Context, Job, Result, experiment, labels
@@ -83,14 +82,14 @@ def figure12(context: Context) -> Result:
         for start in starts
         for trial in range(STARTS)
     ]
-    found = []
+    found, spread = [], IMAGE_STATISTICS["spread"]
     for job, parts in zip(jobs, context.train(jobs), strict=True):
         test = parts.splits.test.take(slice(GRID * GRID))
         with torch.no_grad():
             images = decoded(parts, codes(unrefined(parts.guide), test.x))
         error = -terms_of_test(context, parts)["reconstruction"]
         name = f"{'collapsed' if 'start' in job.numbers else 'identity'}, seed {job.seed}"
-        found.append((error, name, images, _extent(images) / _extent(test.x)))
+        found.append((error, name, images, (spread(images).mean() / spread(test.x).mean()).item()))
     found.sort(key=lambda each: each[0])
     panels = [(f"{name}: {error:.1f} nats", gridded(x)) for error, name, x, _ in found]
     return Result(
@@ -126,14 +125,3 @@ def _accuracies(job: Job) -> tuple[float, float]:
         for standardise in (True, False)
     ]
     return scores[0].test, scores[1].test
-
-
-def _extent(images: Tensor) -> float:
-    """The standard deviation of the ink about its centre, in pixels, the mean over images."""
-    size = images.shape[-2], images.shape[-1]
-    positions = centred_grid(*size, like=images)
-    ink = images.mean(-3).flatten(-2)
-    ink = ink / ink.sum(-1, keepdim=True).clamp_min(1e-6)
-    centre = ink @ positions
-    squared = (positions - centre[:, None]).square().sum(-1)
-    return (ink * squared).sum(-1).sqrt().mean().item()

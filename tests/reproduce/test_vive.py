@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pyro_latents.checks.statistics import IMAGE_STATISTICS
 from pyro_latents.reproduce import vive, vive_ablation, vive_figures, vive_rotated
 from pyro_latents.reproduce.experiment import Budget, Context
 from pyro_latents.reproduce.tables import experiments, reproduce
@@ -79,7 +80,7 @@ def test_the_width_of_ink_is_its_standard_deviation():
     images = torch.zeros(1, 1, 28, 28)
     images[..., 14, [9, 19]] = 1.0
     # Two pixels at ten pixels' distance.
-    assert vive_ablation._extent(images) == pytest.approx(5, rel=1e-5)
+    assert IMAGE_STATISTICS["spread"](images).item() == pytest.approx(5, rel=1e-5)
 
 
 def test_the_bound_is_below_the_evidence(asked, monkeypatch):

@@ -175,7 +175,5 @@ RECIPES: dict[str, SemiSupervisedStory] = {
     ),
     "equivae-semi-mnist": SemiSupervisedStory(data="mnist"),
     "equivae-semi-svhn": SemiSupervisedStory(**SVHN, labels=1000, r_dim=16, v_dim=16),
-    "equivae-semi-street-mnist": SemiSupervisedStory(
-        **{**SVHN, **STREET}, labels=1000, r_dim=16, v_dim=16
-    ),
+    "equivae-semi-street-mnist": SemiSupervisedStory(**STREET, labels=1000, r_dim=16, v_dim=16),
 }

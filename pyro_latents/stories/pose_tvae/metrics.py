@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_latents.checks.statistics import moments
 from pyro_latents.data.affine import centred_grid, rotate
 
 # Evenly spaced turns, the first of them zero.
@@ -97,14 +98,13 @@ def ink_angle(images: Tensor) -> Tensor:
     Args:
         images: Of shape `batch channels height width`, not negative.
     """
+    m = moments(images)  # whose y is counted downwards
+    angle = torch.atan2(-2 * m.xy, m.xx - m.yy) / 2
     points = centred_grid(images.shape[-2], images.shape[-1], like=images)
-    ink = images.mean(-3).flatten(-2)
-    ink = ink / ink.sum(-1, keepdim=True).clamp_min(torch.finfo(ink.dtype).tiny)
-    x, y = (points - (ink @ points)[:, None]).unbind(-1)
-    across, up, both = ((ink * product).sum(-1) for product in (x * x, y * y, x * y))
-    angle = torch.atan2(2 * both, across - up) / 2
+    x, y = points[:, 0] - m.x[:, None], points[:, 1] + m.y[:, None]
     along = x * angle.cos()[:, None] + y * angle.sin()[:, None]
-    return angle + torch.pi * ((ink * along**3).sum(-1) < 0)
+    reach = (images.mean(-3).flatten(-2) * along**3).sum(-1)
+    return angle + torch.pi * (reach < 0)
 
 
 def circular_correlation(a: Tensor, b: Tensor) -> Tensor:
